@@ -1,0 +1,91 @@
+# make demo   install into .venv, plan and render the Celerity family into out/, show the table
+# make test   install into .venv with the test tools, run the tests against the installed wheel
+#
+# Both need Python 3.11 or newer and a C++ compiler; everything else comes from PyPI.
+# PYTHON=... picks the interpreter, PYTEST_ARGS=... goes to pytest.
+
+VENV := .venv
+BIN := $(VENV)/bin
+DONE := $(VENV)/.done
+CEREBRAS := .venv-cerebras
+PIP := python -m pip --disable-pip-version-check
+PYTEST_ARGS ?=
+
+export PIP_ROOT_USER_ACTION := ignore
+# The tests must see the installed package, not the source tree.
+unexport PYTHONPATH
+
+# Everything that ends up in the wheel. Folders are listed too: they change when a file goes.
+INPUTS := pyproject.toml CMakeLists.txt LICENSE README.md \
+  $(shell find csrc planner templates ! -name '*.py[co]' ! -name __pycache__)
+CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
+
+.PHONY: help demo test lint format bench-startup test-cerebras clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \(make .*\)/\1/p' Makefile
+	@echo "make lint | format | bench-startup | test-cerebras | clean"
+
+demo: $(DONE)/wheel
+	@mkdir -p out/celerity
+	$(BIN)/planner plan examples/celerity.yaml -o out/celerity/plan.json --force
+	$(BIN)/planner render out/celerity/plan.json --target modelzoo -o out/celerity/jobs
+
+test: $(DONE)/wheel $(DONE)/test
+	$(BIN)/pytest $(PYTEST_ARGS)
+
+lint: $(DONE)/wheel $(DONE)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy --strict planner
+	$(BIN)/clang-format --dry-run -Werror $(CXX_SOURCES)
+
+format: $(DONE)/dev
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+	$(BIN)/clang-format -i $(CXX_SOURCES)
+
+bench-startup: $(DONE)/wheel
+	$(BIN)/python benchmarks/startup.py
+
+# The real cerebras_pytorch beside the package: about 6 GB, Python 3.11 on x86-64 Linux only.
+test-cerebras: $(CEREBRAS)/.done/wheel
+	$(CEREBRAS)/bin/$(PIP) check
+	PLANNER_REQUIRE_CEREBRAS=1 $(CEREBRAS)/bin/pytest -m cerebras $(PYTEST_ARGS)
+
+clean:
+	rm -rf $(VENV) $(CEREBRAS) build out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+# --- how the environments are made; each file says that a step is done -------------------------
+
+$(DONE)/build: .ci/make-venv .ci/requirements-build.txt
+	.ci/make-venv $(VENV)
+	$(BIN)/$(PIP) install -q -r .ci/requirements-build.txt
+	@mkdir -p $(DONE) && touch $@
+
+# The wheel is built in build/cmake, so that only what changed is compiled again.
+$(DONE)/wheel: $(DONE)/build $(INPUTS)
+	@rm -rf build/wheel
+	$(BIN)/$(PIP) wheel -q . --no-deps --no-build-isolation -w build/wheel \
+	  --config-settings=build-dir=build/cmake --config-settings=cmake.define.PLANNER_WERROR=ON
+	$(BIN)/$(PIP) install -q --no-deps --force-reinstall build/wheel/*.whl
+	$(BIN)/$(PIP) install -q build/wheel/*.whl
+	@touch $@
+
+$(DONE)/test $(DONE)/dev: $(DONE)/%: pyproject.toml | $(DONE)/wheel
+	$(BIN)/$(PIP) install -q "$$(echo build/wheel/*.whl)[$*]"
+	@touch $@
+
+$(CEREBRAS)/.done/venv: .ci/make-venv pyproject.toml .ci/constraints-cerebras.txt
+	.ci/make-venv $(CEREBRAS) 3.11
+	$(CEREBRAS)/bin/$(PIP) install -q "pip>=24"
+	@mkdir -p $(@D) && touch $@
+
+$(CEREBRAS)/.done/wheel: $(CEREBRAS)/.done/venv $(INPUTS)
+	@rm -rf build/wheel-cerebras
+	$(CEREBRAS)/bin/$(PIP) wheel -q . --no-deps -w build/wheel-cerebras
+	$(CEREBRAS)/bin/$(PIP) install -q --no-deps --force-reinstall build/wheel-cerebras/*.whl
+	$(CEREBRAS)/bin/$(PIP) install -q "$$(echo build/wheel-cerebras/*.whl)[test]" \
+	  cerebras-pytorch==2.10.0 -c .ci/constraints-cerebras.txt
+	@touch $@

@@ -1,0 +1,59 @@
+#include "arrays.hpp"
+
+#include <string>
+
+namespace py = pybind11;
+
+namespace planner {
+
+namespace {
+
+template <class T>
+View<T> view(const py::array& array, const char* name, const char* type_name) {
+  const std::string wanted =
+      std::string(name) + " must be a one-dimensional C-contiguous " + type_name + " array, got ";
+  if (!py::isinstance<py::array_t<T>>(array)) {
+    throw py::type_error(wanted + py::str(array.dtype()).cast<std::string>() + ".");
+  }
+  if (array.ndim() != 1) {
+    throw py::value_error(wanted + std::to_string(array.ndim()) + " dimensions.");
+  }
+  const bool contiguous = (array.flags() & py::array::c_style) != 0;
+  const bool aligned = reinterpret_cast<std::uintptr_t>(array.data()) % alignof(T) == 0;
+  if (!contiguous || !aligned) {
+    throw py::value_error(wanted + (contiguous ? "unaligned memory." : "a strided view."));
+  }
+  return {static_cast<const T*>(array.data()), static_cast<std::int64_t>(array.size())};
+}
+
+}  // namespace
+
+View<double> float64_view(const py::array& array, const char* name) {
+  return view<double>(array, name, "float64");
+}
+
+View<std::int64_t> int64_view(const py::array& array, const char* name) {
+  return view<std::int64_t>(array, name, "int64");
+}
+
+void check_offsets(const View<std::int64_t>& offsets, std::int64_t points) {
+  if (offsets.size == 0) throw py::value_error("offsets must hold at least one number, got none.");
+  if (offsets.data[0] < 0) {
+    throw py::value_error("offsets[0] must not be negative, got " +
+                          std::to_string(offsets.data[0]) + ".");
+  }
+  for (std::int64_t i = 1; i < offsets.size; ++i) {
+    if (offsets.data[i] < offsets.data[i - 1]) {
+      throw py::value_error(
+          "offsets must not decrease, got " + std::to_string(offsets.data[i - 1]) + " then " +
+          std::to_string(offsets.data[i]) + " at index " + std::to_string(i) + ".");
+    }
+  }
+  const std::int64_t last = offsets.data[offsets.size - 1];
+  if (last > points) {
+    throw py::value_error("offsets end at " + std::to_string(last) + ", past the " +
+                          std::to_string(points) + " values.");
+  }
+}
+
+}  // namespace planner

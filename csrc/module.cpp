@@ -1,0 +1,11 @@
+// planner._core: only the list of families. What each offers is in its own bind_*.cpp.
+#include <pybind11/pybind11.h>
+
+#include "bind.hpp"
+
+// The module keeps no Python state and its kernels only read their inputs.
+PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
+  m.doc() = "The compiled kernel: arrays in, arrays and status codes out.";
+  planner::bind_build(m);
+  planner::bind_ragged(m);
+}

@@ -1,0 +1,313 @@
+"""The ``planner`` command.
+
+Verbs only parse arguments, call the library and print; nothing heavy is imported until a verb
+runs. Exit codes: 0 done, 1 done and something needs attention, 2 bad input or usage, 3 an optional
+part is not installed, 70 an internal error, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from planner.errors import PlannerError, UnitError
+
+INTERNAL_ERROR = 70
+INTERRUPTED = 130
+
+# pydantic would look through every installed distribution for plugins: 40 ms for nothing here.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+app = typer.Typer(
+    name="planner",
+    help="Plan families of language models that train predictably at every size.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SpecFile = Annotated[str, typer.Argument(metavar="SPEC", help="Spec (YAML); - is standard input.")]
+PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="Plan; - is standard input.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that were edited.")]
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a verb; turn errors into one sentence and an exit code."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except PlannerError as error:
+            for line in str(error).splitlines():
+                print(f"error: {line}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # the reader has seen enough, as in `planner plan ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(0) from None
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if os.environ.get("PLANNER_TRACEBACK"):
+                raise
+            detail = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            print(
+                f"internal error: {detail} (set PLANNER_TRACEBACK=1 to see where)", file=sys.stderr
+            )
+            raise typer.Exit(INTERNAL_ERROR) from None
+
+    return app.command()(run)
+
+
+def _version(wanted: bool) -> None:
+    if not wanted:
+        return
+    from planner import _core
+    from planner._version import __version__
+
+    try:
+        level = _core.simd_level()
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+    print(f"planner {__version__}")
+    print(f"kernel built by {_core.compiler()}, SIMD level in use: {level}")
+    raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Version, compiler, SIMD."
+        ),
+    ] = False,
+) -> None:
+    """Plan families of language models that train predictably at every size."""
+
+
+@verb
+def plan(
+    spec: SpecFile,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Write the plan here; - prints it.")
+    ] = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Compile a spec into a plan; exit code 1 if its audit fails."""
+    from planner.compile import compile_plan
+    from planner.plan import dump_plan, write_plan
+    from planner.spec import load_spec
+
+    compiled = compile_plan(load_spec(spec))
+    if output is not None and output != "-":
+        write_plan(compiled, output, force=force)
+    if json or output == "-":
+        sys.stdout.write(dump_plan(compiled))
+    else:
+        from planner.cli.tables import print_plan
+
+        print_plan(compiled)
+        if output is not None:
+            print(f"wrote {output}")
+    if not compiled.ok:
+        raise typer.Exit(1)
+
+
+@verb
+def explain(
+    plan: PlanFile,
+    target: Annotated[str, typer.Argument(metavar="RUN.FIELD", help="Such as 300M-20tpp.steps.")],
+    json: Json = False,
+) -> None:
+    """Say where a number of a plan came from: formula, inputs, law with source, rounding."""
+    from planner.plan import explain as explain_field
+    from planner.plan import read_plan
+
+    found = explain_field(read_plan(plan), target)
+    if json:
+        _print_json({"schema": "planner.explain/1", "fields": found})
+    else:
+        from planner.cli.tables import print_explanation
+
+        for explanation in found:
+            print_explanation(explanation)
+
+
+@verb
+def diff(
+    before: Annotated[str, typer.Argument(metavar="A", help="A plan.")],
+    after: Annotated[str, typer.Argument(metavar="B", help="Another plan.")],
+    json: Json = False,
+) -> None:
+    """Show what differs between two plans; exit code 1 if anything does."""
+    from planner.plan import diff_plans, read_plan
+
+    changes = diff_plans(read_plan(before), read_plan(after))
+    if json:
+        _print_json({"schema": "planner.diff/1", "changes": changes})
+    else:
+        from planner.cli.tables import print_changes
+
+        print_changes(changes)
+    if changes:
+        raise typer.Exit(1)
+
+
+@verb
+def tradeoff(
+    tpp: Annotated[
+        list[float] | None, typer.Option("--tpp", help="Tokens per parameter; may be repeated.")
+    ] = None,
+    extra_compute: Annotated[
+        list[float] | None,
+        typer.Option("--max-extra-compute", help="Such as 0.67 for 67 % more; may be repeated."),
+    ] = None,
+    params: Annotated[
+        list[float] | None,
+        typer.Option("--params", help="Parameters against compute-optimal; may be repeated."),
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Show what fewer parameters cost in tokens and compute at equal loss."""
+    from planner.laws import published, trade_off
+
+    law = published()["iso-loss"]
+    points = trade_off(law, tpp=tpp, extra_compute=extra_compute, params_ratio=params)
+    if json:
+        _print_json({"schema": "planner.tradeoff/1", "law": law, "points": points})
+    else:
+        from planner.cli.tables import print_trade_off
+
+        print_trade_off(law, points)
+
+
+@verb
+def schema(
+    of: Annotated[str, typer.Argument(metavar="[spec|plan]", help="What to describe.")] = "spec",
+) -> None:
+    """Print the JSON Schema of the spec (for editors) or of the plan."""
+    from planner.plan import plan_json_schema
+    from planner.spec import spec_json_schema
+
+    schemas: dict[str, Callable[[], dict[str, Any]]] = {
+        "spec": spec_json_schema,
+        "plan": plan_json_schema,
+    }
+    if of not in schemas:
+        raise UnitError(f"got {of!r}, wanted spec or plan", field="schema")
+    _print_json(schemas[of]())
+
+
+@verb
+def render(
+    plan: PlanFile,
+    output: Annotated[str, typer.Option("-o", "--output", help="Folder of the bundle.")],
+    target: Annotated[
+        str, typer.Option("--target", help="TRAINER[+LAUNCHER]; see `planner targets`.")
+    ] = "modelzoo",
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="NAME=VALUE", help="A target's option; may be repeated."),
+    ] = None,
+    templates: Annotated[
+        Path | None, typer.Option(help="Folder whose templates replace the shipped ones by name.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Then run every validator that can run here.")
+    ] = False,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Render a plan into the files that start its runs."""
+    from planner.plan import read_plan
+    from planner.render import check_bundle, render_plan
+
+    bundle = render_plan(
+        read_plan(plan),
+        target,
+        output,
+        options=_settings(option or []),
+        templates=templates,
+        force=force,
+    )
+    checks = check_bundle(output) if check else ()
+    if json:
+        _print_json(
+            {
+                "schema": "planner.render/1",
+                "target": bundle.rendered.target,
+                "folder": str(output),
+                "files": list(bundle.rendered.files),
+                "changed": bundle.written.changed,
+                "warnings": bundle.warnings,
+                "checks": checks,
+            }
+        )
+    else:
+        from planner.cli.tables import print_bundle
+
+        print_bundle(bundle, checks)
+    if any(item.problems for item in checks):
+        raise typer.Exit(1)
+
+
+@verb
+def targets(
+    target: Annotated[
+        str | None, typer.Argument(metavar="[TARGET]", help="Show this one with its options.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List what plans can be rendered for, and what each target can express."""
+    from planner.render import describe, target_names
+
+    described = [describe(name) for name in ([target] if target else target_names())]
+    if json:
+        _print_json({"schema": "planner.targets/1", "targets": described})
+    else:
+        from planner.cli.tables import print_targets
+
+        print_targets(described, options=target is not None)
+
+
+def _settings(given: list[str]) -> dict[str, str]:
+    settings = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise UnitError(f"got {item!r}, wanted NAME=VALUE", field="--set")
+        settings[name.replace("-", "_")] = value
+    return settings
+
+
+def _print_json(value: Any) -> None:
+    import json
+
+    from planner.plan.codec import to_json
+
+    sys.stdout.write(json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n")
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

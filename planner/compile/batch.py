@@ -1,0 +1,187 @@
+"""Batch size: declared or from a law, then the nearest one that the cluster can make exactly."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+from planner.compile.draft import Draft, Note, law_note
+from planner.models.memory import device_memory
+from planner.plan.model import Provenance
+
+if TYPE_CHECKING:
+    from planner.compile.draft import Context
+    from planner.models.architecture import Shape
+    from planner.spec.model import Cluster
+
+MAX_CHANGE = 1.5
+"""A cluster may move the batch by this factor; beyond it the plan is refused."""
+
+
+def choose_batch(context: Context, draft: Draft) -> Draft:
+    """Set the batch in whole sequences, and how the cluster makes it up.
+
+    The order matters: the batch is settled here, before steps and weight decay are solved, so
+    that the timescale holds for the batch that runs.
+
+    Raises:
+        SpecError: If no batch that the cluster can make lies near the one asked for.
+    """
+    seq_len = context.architecture.seq_len
+    asked, origin, notes = _asked(context, draft)
+    sequences, rounding = _feasible(context, draft, asked)
+    cluster = context.spec.cluster
+    micro = _micro_batch(context, draft.size.shape, sequences) if cluster else None
+    replicas = cluster.data_parallel if cluster else None
+    accumulation = sequences // (micro * replicas) if micro and replicas else None
+    if cluster is not None and abs(sequences / asked - 1) > 0.01 and round(asked) != sequences:
+        notes = (
+            *notes,
+            Note(
+                "batch:cluster",
+                f"batch of {asked:.4g} sequences moved to {sequences} to fit "
+                f"{cluster.data_parallel} replicas",
+            ),
+        )
+    trail = {
+        "batch.sequences": Provenance(
+            formula=origin.formula,
+            inputs=origin.inputs,
+            law=origin.law,
+            declared=origin.declared,
+            exact=asked,
+            rounding=rounding,
+        ),
+        "batch.tokens": Provenance(
+            formula="batch.sequences * model.seq_len",
+            inputs={"batch.sequences": sequences, "model.seq_len": seq_len},
+        ),
+    }
+    if cluster is not None:
+        cluster_inputs: dict[str, float | int | str | None] = {
+            "devices": cluster.devices,
+            "tensor": cluster.tensor,
+            "pipeline": cluster.pipeline,
+        }
+        trail["batch.data_parallel"] = Provenance(
+            formula="devices / (tensor * pipeline)", inputs=cluster_inputs
+        )
+        trail["batch.accumulation"] = Provenance(
+            formula="batch.sequences / (batch.micro * batch.data_parallel)",
+            inputs={"batch.sequences": sequences, "batch.micro": micro, "replicas": replicas},
+        )
+    return draft.filled(
+        trail,
+        notes,
+        batch_asked=asked,
+        batch_sequences=sequences,
+        data_parallel=replicas,
+        micro=micro,
+        accumulation=accumulation,
+    )
+
+
+def _asked(context: Context, draft: Draft) -> tuple[float, Provenance, tuple[Note | None, ...]]:
+    """Return the batch asked for, in sequences and not rounded, before the cluster is looked at."""
+    spec, seq_len = context.spec.batch, context.architecture.seq_len
+    declared = draft.size.batch or spec.value
+    if declared is not None:
+        place = "sizes" if draft.size.batch else "batch"
+        origin = Provenance(declared=str(context.declared.origin(place)))
+        return declared.sequences(seq_len), origin, ()
+    law = context.laws.batch
+    assert law is not None
+    asked = law.at(draft.tokens_asked) / seq_len
+    inputs: dict[str, float | int | str | None] = {
+        "tokens": draft.tokens_asked,
+        "model.seq_len": seq_len,
+        **law.constants,
+    }
+    origin = Provenance(formula=f"({law.formula}) / model.seq_len", inputs=inputs, law=law.name)
+    return asked, origin, (law_note(law, tokens=draft.tokens_asked),)
+
+
+def _feasible(context: Context, draft: Draft, asked: float) -> tuple[int, str | None]:
+    """Return the nearest batch, in ratio, that all constraints allow, and what moved it."""
+    spec, cluster = context.spec.batch, context.spec.cluster
+    unit = spec.multiple_of
+    reasons = [f"multiples of {unit}"] if unit > 1 else []
+    if cluster is not None:
+        quantum = cluster.data_parallel
+        text = f"{cluster.data_parallel} replicas"
+        if cluster.micro_batch != "auto":
+            quantum *= cluster.micro_batch
+            text += f" x micro batch {cluster.micro_batch}"
+        unit = math.lcm(unit, quantum)
+        reasons.append(text)
+    below = max(1, math.floor(asked / unit)) * unit
+    above = below + unit
+    # the ratio, because what a batch costs depends on its ratio to the critical one
+    sequences = below if asked / below <= above / asked or asked <= below else above
+    if spec.max is not None:
+        cap = math.floor(spec.max.sequences(context.architecture.seq_len) / unit) * unit
+        if cap < 1:
+            raise context.declared.error(
+                "batch.max", f"allows no batch in multiples of {unit} sequences"
+            )
+        if sequences > cap:
+            sequences = cap
+            reasons.append("batch.max")
+    exact = float(sequences) == asked
+    change = max(sequences / asked, asked / sequences)
+    if cluster is not None and not exact:
+        whole = round(asked) if asked >= 1 else 1
+        if cluster.batch_fit == "exact" and sequences != whole:
+            raise context.declared.error(
+                "cluster",
+                f"size {draft.size.name}: {' and '.join(reasons)} cannot make a batch of "
+                f"{whole} sequences; the nearest is {sequences}",
+            )
+        if change > MAX_CHANGE and "batch.max" not in reasons:
+            raise context.declared.error(
+                "cluster",
+                f"size {draft.size.name}: {' and '.join(reasons)} cannot make a batch near "
+                f"{asked:.4g} sequences; the nearest is {sequences}, use fewer devices for it",
+            )
+    if exact:
+        return sequences, None
+    return sequences, "to the nearest " + (f"for {' and '.join(reasons)}" if reasons else "whole")
+
+
+def _micro_batch(context: Context, shape: Shape, sequences: int) -> int | None:
+    """Return the sequences that pass through a device at once.
+
+    ``auto`` is the largest divisor of a replica's share that fits the device's memory; None where
+    the memory is not known, or the device keeps weights outside (the trainer decides there).
+    """
+    cluster = context.spec.cluster
+    assert cluster is not None
+    if cluster.micro_batch != "auto":
+        return cluster.micro_batch
+    accelerator = context.accelerator
+    if accelerator is None or accelerator.weights_external:
+        return None
+    share = sequences // cluster.data_parallel
+    best = 1
+    for micro in range(1, share + 1):
+        if share % micro:
+            continue
+        if memory_bytes(context, cluster, shape, micro) > accelerator.memory_bytes:
+            break
+        best = micro
+    return best
+
+
+def memory_bytes(context: Context, cluster: Cluster, shape: Shape, micro: int) -> int:
+    """Return the bytes that one device of the cluster needs."""
+    return device_memory(
+        context.architecture,
+        shape,
+        micro_batch=micro,
+        precision=context.spec.precision,
+        checkpointing=cluster.checkpointing,
+        sharding=cluster.sharding,
+        data_parallel=cluster.data_parallel,
+        tensor_parallel=cluster.tensor,
+        pipeline_parallel=cluster.pipeline,
+    ).total

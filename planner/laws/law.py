@@ -1,0 +1,86 @@
+"""A law: a fitted relation with its constants, source, fitted range and uncertainty."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from planner.errors import LawError
+
+FORMULAS = {
+    "power": "coefficient * {input}^exponent",
+    "chinchilla": "E + A / params^alpha + B / tokens^beta",
+    "iso-loss": "compute ratio = k * (2 - k^-exponent)^(-1/exponent), k the parameter ratio",
+}
+CONSTANTS = {
+    "power": ("coefficient", "exponent"),
+    "chinchilla": ("E", "A", "B", "alpha", "beta"),
+    "iso-loss": ("exponent", "optimal_tpp"),
+}
+QUANTITIES = ("tau", "batch", "critical_batch", "loss", "compression")
+CONFIDENCES = ("verified", "secondary", "derived", "recalled", "declared", "fitted")
+
+
+@dataclass(frozen=True, slots=True)
+class Law:
+    """One law.
+
+    Attributes:
+        name: What specs call it.
+        quantity: What it gives: tau (fraction of training), batch or critical_batch (tokens),
+            loss (nats a token), compression (ratio).
+        form: Key of `FORMULAS`.
+        input: What it is a function of: ``tpp``, ``tokens`` or a pair.
+        constants: Values of the form's constants.
+        source: Where the constants come from.
+        confidence: One of `CONFIDENCES`.
+        fitted_range: Input name to the lowest and highest value it was fitted on.
+        covariance: For ``chinchilla``: covariance of (log E, log A, log B, alpha, beta), 5 x 5.
+        scatter: Standard deviation of the fitted points about the law, in the logarithm.
+    """
+
+    name: str
+    quantity: str
+    form: str
+    input: str
+    constants: dict[str, float]
+    source: str
+    confidence: str
+    fitted_range: dict[str, tuple[float, float]] = field(default_factory=dict)
+    covariance: tuple[tuple[float, ...], ...] | None = None
+    scatter: float | None = None
+
+    @property
+    def formula(self) -> str:
+        """The form, with the input's name in it."""
+        text = FORMULAS[self.form].format(input=self.input)
+        return f"sequence_length * {text}" if "sequence_length" in self.constants else text
+
+    def at(self, value: float) -> float:
+        """Evaluate a power law at ``value`` of its input.
+
+        A law stated in sequences gives tokens: the result is multiplied by its sequence length.
+
+        Raises:
+            LawError: If the law is not a power law, or ``value`` is not positive and finite.
+        """
+        if self.form != "power":
+            raise LawError(f"law {self.name!r} is of form {self.form}, wanted a power law")
+        if not (value > 0 and math.isfinite(value)):
+            raise LawError(f"law {self.name!r} got {self.input} {value}, wanted a positive number")
+        result = self.constants["coefficient"] * value ** self.constants["exponent"]
+        return float(result * self.constants.get("sequence_length", 1.0))
+
+    def outside(self, **inputs: float) -> str | None:
+        """Return a sentence if an input lies outside the fitted range, else None."""
+        for name, value in inputs.items():
+            if name not in self.fitted_range:
+                continue
+            low, high = self.fitted_range[name]
+            # one part in a thousand, so that "20 TPP" met to rounding is not an extrapolation
+            if value < low * 0.999 or value > high * 1.001:
+                return (
+                    f"law {self.name!r} is used at {name} {value:.4g}, "
+                    f"outside the {low:.4g} to {high:.4g} it was fitted on"
+                )
+        return None

@@ -1,0 +1,1 @@
+"""Architecture: shapes, parameter counts, FLOPs, memory, and scaling of hyperparameters."""

@@ -1,0 +1,177 @@
+"""Plans to and from JSON, their digests, and canonical JSON.
+
+Two digests are kept. A run's digest covers what will be trained: its JSON without audit,
+prediction and digest. It is what a log is matched by. The plan's digest covers the whole file, so
+that an edit shows.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from planner.errors import PlanFileError
+from planner.plan.model import SCHEMA, Plan, Run
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Python names that JSON spells otherwise.
+_JSON_NAMES = {"tensor_class": "class"}
+_PYTHON_NAMES = {json_name: name for name, json_name in _JSON_NAMES.items()}
+_NOT_IN_RUN_DIGEST = ("digest", "audit", "predicted")
+_MAX_BYTES = 256 * 1024 * 1024
+
+
+def to_json(value: Any) -> Any:
+    """Return plan objects as plain JSON values (dicts, lists, numbers, text)."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            _JSON_NAMES.get(item.name, item.name): to_json(getattr(value, item.name))
+            for item in dataclasses.fields(value)
+        }
+    if isinstance(value, dict):
+        return {key: to_json(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_json(item) for item in value]
+    return value
+
+
+def canonical(value: Any) -> bytes:
+    """Return the one JSON spelling of a value that digests are taken of."""
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
+    ).encode()
+
+
+def digest(value: Any) -> str:
+    """Return ``sha256:`` and the hash of the canonical JSON of ``value``."""
+    return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
+
+
+def run_digest(run: Run | Mapping[str, Any]) -> str:
+    """Return the digest of what a run trains: its JSON less digest, audit and prediction."""
+    document = to_json(run)
+    return digest({k: v for k, v in document.items() if k not in _NOT_IN_RUN_DIGEST})
+
+
+def plan_document(plan: Plan) -> dict[str, Any]:
+    """Return the plan as the JSON document of the contract, its schema first."""
+    return {"schema": SCHEMA, **to_json(plan)}
+
+
+def plan_digest(document: Mapping[str, Any]) -> str:
+    """Return the digest of a whole plan document, leaving out its ``digest`` field."""
+    return digest({key: value for key, value in document.items() if key != "digest"})
+
+
+def sealed(plan: Plan) -> Plan:
+    """Return the plan with its runs' digests and its own filled in."""
+    runs = tuple(dataclasses.replace(run, digest=run_digest(run)) for run in plan.runs)
+    plan = dataclasses.replace(plan, runs=runs)
+    return dataclasses.replace(plan, digest=plan_digest(plan_document(plan)))
+
+
+def dump_plan(plan: Plan) -> str:
+    """Return the plan file's text: indented JSON, the same bytes for the same plan."""
+    return json.dumps(plan_document(plan), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def load_plan(text: str | bytes, name: str = "<plan>") -> Plan:
+    """Read a plan file's text and check its schema, fields and digests.
+
+    Args:
+        text: The JSON text.
+        name: What to call the file in errors.
+
+    Raises:
+        PlanFileError: If it is not JSON, not a plan, of another version, or was edited.
+    """
+    if len(text) > _MAX_BYTES:
+        raise PlanFileError(f"the file has more than {_MAX_BYTES} bytes", file=name)
+    try:
+        document = json.loads(text)
+    except UnicodeDecodeError:
+        raise PlanFileError("is not a plan: it is not UTF-8 text", file=name) from None
+    except json.JSONDecodeError as error:
+        raise PlanFileError(
+            f"is not a plan: it is not JSON ({error.msg})", file=name, line=error.lineno
+        ) from None
+    except (RecursionError, ValueError):
+        raise PlanFileError("is not a plan: its JSON cannot be read", file=name) from None
+    return plan_from_document(document, name)
+
+
+def plan_from_document(document: Any, name: str = "<plan>") -> Plan:
+    """Build a plan from its JSON document, checking schema, fields and digests.
+
+    Raises:
+        PlanFileError: As `load_plan`.
+    """
+    if not isinstance(document, dict) or "schema" not in document:
+        raise PlanFileError(f'is not a plan: it has no "schema": "{SCHEMA}"', file=name)
+    if document["schema"] != SCHEMA:
+        raise PlanFileError(
+            f"got schema {document['schema']!r}, wanted {SCHEMA!r}", file=name, field="schema"
+        )
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    body = _renamed({key: value for key, value in document.items() if key != "schema"})
+    try:
+        _forbid_extra(Plan, ConfigDict(extra="forbid"))
+        plan: Plan = TypeAdapter(Plan).validate_python(body)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(_JSON_NAMES.get(str(part), part)) for part in first["loc"])
+        raise PlanFileError(f"is not a plan: {first['msg']}", file=name, field=field) from None
+    if plan_digest(document) != document.get("digest"):
+        raise PlanFileError(
+            "was changed after it was planned: its digest does not match; plan again from the spec",
+            file=name,
+            field="digest",
+        )
+    for run in document["runs"]:
+        if run_digest(run) != run["digest"]:
+            raise PlanFileError(
+                f"run {run['name']!r} does not match its digest; plan again from the spec",
+                file=name,
+                field="digest",
+            )
+    return plan
+
+
+def plan_json_schema() -> dict[str, Any]:
+    """Return the JSON Schema of a plan file."""
+    from pydantic import ConfigDict, TypeAdapter
+
+    _forbid_extra(Plan, ConfigDict(extra="forbid"))
+    schema: dict[str, Any] = TypeAdapter(Plan).json_schema()
+    tensor = schema["$defs"]["Tensor"]
+    for name, json_name in _JSON_NAMES.items():
+        tensor["properties"] = {
+            json_name if key == name else key: item for key, item in tensor["properties"].items()
+        }
+        tensor["required"] = [json_name if key == name else key for key in tensor["required"]]
+    schema["properties"] = {"schema": {"const": SCHEMA}, **schema["properties"]}
+    schema["required"] = ["schema", *schema["required"]]
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _renamed(value: Any) -> Any:
+    """Return JSON values with JSON-only keys turned into Python names."""
+    if isinstance(value, dict):
+        return {_PYTHON_NAMES.get(key, key): _renamed(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_renamed(item) for item in value]
+    return value
+
+
+def _forbid_extra(root: type, config: Any) -> None:
+    """Make pydantic refuse unknown fields in every dataclass of the plan."""
+    from planner.plan import model
+
+    for item in vars(model).values():
+        if dataclasses.is_dataclass(item) and isinstance(item, type):
+            item.__pydantic_config__ = config  # type: ignore[attr-defined]

@@ -1,0 +1,1 @@
+"""Trainer ``modelzoo``: Cerebras ModelZoo 2.10 parameter files."""

@@ -1,0 +1,36 @@
+"""What must stay cheap: importing the package, and the kernel, pulls in nothing heavy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from subprocess import CompletedProcess
+
+import pytest
+
+import planner
+
+Run = Callable[..., "CompletedProcess[str]"]
+
+HEAVY = ("numpy", "pydantic", "jinja2", "ruamel.yaml", "typer", "rich", "pyarrow", "torch")
+
+
+@pytest.mark.parametrize("module", ["planner", "planner._core"])
+def test_import_is_light(run_python: Run, module: str) -> None:
+    code = f"import sys, {module}; print([m for m in {HEAVY} if m in sys.modules])"
+    done = run_python(code)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_version() -> None:
+    from importlib.metadata import version
+
+    assert planner.__version__ == version("collapse-planner")
+
+
+def test_public_names() -> None:
+    assert sorted(planner.__all__) == sorted(set(planner.__all__))
+    for name in planner.__all__:
+        assert getattr(planner, name) is not None
+        assert name in dir(planner)
+    with pytest.raises(AttributeError, match="module 'planner' has no attribute 'nonsense'"):
+        planner.nonsense  # noqa: B018
