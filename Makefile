@@ -20,12 +20,12 @@ INPUTS := pyproject.toml CMakeLists.txt LICENSE README.md \
   $(shell find csrc planner templates ! -name '*.py[co]' ! -name __pycache__)
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
-.PHONY: help demo test lint format bench-startup test-cerebras clean
+.PHONY: help demo test lint format bench-startup test-cerebras test-sanitizers fuzz clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo "make lint | format | bench-startup | test-cerebras | clean"
+	@echo "make lint | format | bench-startup | test-cerebras | test-sanitizers | fuzz | clean"
 
 demo: $(DONE)/wheel
 	@mkdir -p out/celerity
@@ -53,6 +53,26 @@ bench-startup: $(DONE)/wheel
 test-cerebras: $(CEREBRAS)/.done/wheel
 	$(CEREBRAS)/bin/$(PIP) check
 	PLANNER_REQUIRE_CEREBRAS=1 $(CEREBRAS)/bin/pytest -m cerebras $(PYTEST_ARGS)
+
+# The C++ tests need no Python. One build per sanitizer, each kept in build/.
+SANITIZERS := address undefined thread
+CMAKE_TESTS := $(BIN)/cmake -S . -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja \
+  -DCMAKE_BUILD_TYPE=RelWithDebInfo -DPLANNER_PYTHON=OFF -DPLANNER_TESTS=ON -DPLANNER_WERROR=ON
+
+test-sanitizers: $(SANITIZERS:%=test-sanitizer-%)
+test-sanitizer-%: $(DONE)/build
+	@$(CMAKE_TESTS) -B build/$* -DPLANNER_SANITIZE=$* >build/$*.log || { cat build/$*.log; exit 1; }
+	@$(BIN)/cmake --build build/$*
+	build/$*/csrc/tests/kernel_tests
+
+# Random ragged input under two sanitizers: libFuzzer where clang++ is, else our own driver.
+FUZZ_SECONDS ?= 60
+FUZZ_CXX := $(or $(shell command -v clang++),$(CXX))
+fuzz: $(DONE)/build
+	@$(CMAKE_TESTS) -B build/fuzz -DPLANNER_SANITIZE=address,undefined \
+	  -DCMAKE_CXX_COMPILER=$(FUZZ_CXX) >build/fuzz.log || { cat build/fuzz.log; exit 1; }
+	@$(BIN)/cmake --build build/fuzz --target kernel_fuzz
+	.ci/fuzz build/fuzz/csrc/tests/kernel_fuzz $(FUZZ_SECONDS)
 
 clean:
 	rm -rf $(VENV) $(CEREBRAS) build out .mypy_cache .ruff_cache .pytest_cache .hypothesis

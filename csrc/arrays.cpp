@@ -56,4 +56,12 @@ void check_offsets(const View<std::int64_t>& offsets, std::int64_t points) {
   }
 }
 
+Ragged ragged_view(const py::array& values, const py::array& offsets) {
+  const View<double> points = float64_view(values, "values");
+  const View<std::int64_t> ends = int64_view(offsets, "offsets");
+  check_offsets(ends, points.size);
+  const std::int64_t curves = ends.size - 1;
+  return {points.data, ends.data, curves, ends.data[curves] - ends.data[0]};
+}
+
 }  // namespace planner

@@ -4,6 +4,7 @@
 #include <pybind11/numpy.h>
 
 #include <cstdint>
+#include <string>
 
 namespace planner {
 
@@ -21,5 +22,26 @@ View<std::int64_t> int64_view(const pybind11::array& array, const char* name);
 
 // Throws value_error unless offsets describe ragged curves inside `points` values.
 void check_offsets(const View<std::int64_t>& offsets, std::int64_t points);
+
+// The curves of a ragged input, checked: curve i is values[offsets[i] .. offsets[i + 1]).
+struct Ragged {
+  const double* values;
+  const std::int64_t* offsets;
+  std::int64_t curves;
+  std::int64_t points;  // in all curves together
+
+  double points_per_curve() const {
+    return curves == 0 ? 0.0 : static_cast<double>(points) / static_cast<double>(curves);
+  }
+};
+Ragged ragged_view(const pybind11::array& values, const pybind11::array& offsets);
+
+// Throws value_error unless the array holds `size` numbers: one "per curve", "per point".
+template <class T>
+void check_size(const View<T>& view, std::int64_t size, const char* name, const char* per) {
+  if (view.size == size) return;
+  throw pybind11::value_error(std::string(name) + " must hold one number " + per + " (" +
+                              std::to_string(size) + "), got " + std::to_string(view.size) + ".");
+}
 
 }  // namespace planner

@@ -1,6 +1,10 @@
-// compiler(), simd_level(), simd_levels().
+// What the module is and runs on: compiler, SIMD levels, threads, status codes.
+#include <iterator>
+
 #include "bind.hpp"
 #include "dispatch.hpp"
+#include "pool.hpp"
+#include "status.hpp"
 
 namespace py = pybind11;
 
@@ -19,6 +23,12 @@ void bind_build(py::module_& m) {
         return names;
       },
       "Levels this build offers and this CPU runs, best first.");
+  m.def("hardware_threads", &hardware_threads,
+        "CPUs this process may use: what threads=None means.");
+#define PLANNER_STATUS(name, value, text) \
+  m.attr("STATUS_" text) = static_cast<std::int32_t>(Status::k##name);
+  PLANNER_STATUSES(PLANNER_STATUS)
+#undef PLANNER_STATUS
 }
 
 }  // namespace planner

@@ -10,18 +10,40 @@ namespace {
 
 constexpr const char* kNames[] = {"avx512", "avx2", "baseline", "scalar"};
 
+// What each level's compiler flags ask of the CPU (CMakeLists.txt); the operating system must save
+// its registers too, which __builtin_cpu_supports also checks.
+#if defined(PLANNER_HAVE_X86_LEVELS)
+bool cpu_runs_avx2() {
+  return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+         __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+}
+
+bool cpu_runs_avx512() {
+  return cpu_runs_avx2() && __builtin_cpu_supports("avx512f") &&
+         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+         __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512cd");
+}
+bool cpu_runs_baseline() { return true; }
+#elif defined(__x86_64__)
+bool cpu_runs_baseline() { return true; }
+#else
+bool cpu_runs_scalar() { return true; }
+#endif
+
 std::vector<Level> detect() {
-  std::vector<Level> levels;
 #if defined(PLANNER_HAVE_X86_LEVELS)
   __builtin_cpu_init();
-  if (__builtin_cpu_supports("x86-64-v4")) levels.push_back({"avx512", &avx512::kernels});
-  if (__builtin_cpu_supports("x86-64-v3")) levels.push_back({"avx2", &avx2::kernels});
 #endif
-#if defined(__x86_64__)
-  levels.push_back({"baseline", &baseline::kernels});
-#else
-  levels.push_back({"scalar", &scalar::kernels});
-#endif
+  std::vector<Level> levels;
+#define PLANNER_TABLE(Type, name) &here::name,
+#define PLANNER_ADD(level)                                          \
+  if (cpu_runs_##level()) {                                         \
+    namespace here = level;                                         \
+    levels.push_back({#level, {PLANNER_WORKLOADS(PLANNER_TABLE)}}); \
+  }
+  PLANNER_LEVELS(PLANNER_ADD)
+#undef PLANNER_ADD
+#undef PLANNER_TABLE
   return levels;
 }
 

@@ -4,13 +4,13 @@
 #include <string>
 #include <vector>
 
-#include "kernels.hpp"
+#include "kernels/levels.hpp"
 
 namespace planner {
 
 struct Level {
   const char* name;
-  const Kernels* kernels;
+  Kernels kernels;
 };
 
 // Best first; never empty.
@@ -19,6 +19,9 @@ const std::vector<Level>& available_levels();
 // Chosen at the first call that succeeds, then fixed. Throws std::invalid_argument, with a
 // sentence for the user, when PLANNER_SIMD names a level that is not available.
 const Level& active_level();
+
+// The tables of the active level.
+inline const Kernels& kernels() { return active_level().kernels; }
 
 // "gcc 12.2.0", "clang 14.0.6".
 std::string compiler();

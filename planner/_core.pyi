@@ -1,4 +1,17 @@
-"""The compiled kernel: arrays in, arrays and status codes out. Source in ``csrc/``."""
+"""The compiled kernel: arrays in, arrays and status codes out. Source in ``csrc/``.
+
+Functions here take arrays exactly as declared and read them in place, without the GIL; the typed
+wrappers in :mod:`planner.kernel` convert where needed. All batch functions share ``threads``
+(None: all CPUs this process may use; at least 1 otherwise), return the same bits for any number of
+threads, stop at Ctrl-C between chunks of about 0.1 ms, and raise
+
+    TypeError: an argument is not an array of the declared type.
+    ValueError: an array has the wrong shape or layout, offsets are out of order or out of range,
+        ``threads`` is below 1, or ``PLANNER_SIMD`` names a level that is not offered.
+
+A curve that cannot be done never raises: it gets a status and NaNs. The ``STATUS_`` codes are
+those of :class:`planner.kernel.Status`, where each is explained.
+"""
 
 from typing import Final
 
@@ -6,11 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 STATUS_OK: Final[int]
-"""The curve was reduced."""
 STATUS_EMPTY: Final[int]
-"""The curve has no points at all; its result is NaN."""
-STATUS_NO_FINITE: Final[int]
-"""The curve has points but none of them is finite; its result is NaN."""
+STATUS_NON_FINITE: Final[int]
+STATUS_TOO_FEW_POINTS: Final[int]
+STATUS_MAX_ITERATIONS: Final[int]
+STATUS_STALLED: Final[int]
+STATUS_BOUND_ACTIVE: Final[int]
+STATUS_SINGULAR_COVARIANCE: Final[int]
+STATUS_SCREENED_OUT: Final[int]
 
 def compiler() -> str:
     """Compiler the extension was built with, for example ``"gcc 12.2.0"``."""
@@ -19,7 +35,8 @@ def simd_level() -> str:
     """SIMD level in use: ``"avx512"``, ``"avx2"``, ``"baseline"``, or ``"scalar"`` off x86-64.
 
     Chosen once, at first use: the best of :func:`simd_levels`, unless the environment variable
-    ``PLANNER_SIMD`` names a lower one. Every level returns the same bits.
+    ``PLANNER_SIMD`` names a lower one. AVX-512 and AVX2 return the same bits. The baseline has no
+    fused multiply-add: kernels that evaluate exp or log may differ there in the last bits.
 
     Raises:
         ValueError: ``PLANNER_SIMD`` names a level that is unknown, or that this build or this
@@ -29,28 +46,25 @@ def simd_level() -> str:
 def simd_levels() -> list[str]:
     """Levels this build offers and this CPU runs, best first."""
 
+def hardware_threads() -> int:
+    """CPUs this process may use: what ``threads=None`` means."""
+
 def ragged_mean(
-    values: NDArray[np.float64], offsets: NDArray[np.int64]
+    values: NDArray[np.float64], offsets: NDArray[np.int64], *, threads: int | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int32]]:
     """Mean over the finite points of each curve, summed with compensation.
 
     Curve ``i`` is ``values[offsets[i]:offsets[i + 1]]``. Points that are NaN, infinite or of
     magnitude 1e300 and above count as missing. The sum runs over eight virtual lanes, each
     compensated (TwoSum; Ogita, Rump, Oishi 2005), joined by a fixed tree: the result has the
-    same bits on every CPU and is within an ulp or two of the exact mean. Arrays are read in
-    place, without the GIL.
+    same bits on every CPU and is within an ulp or two of the exact mean.
 
     Args:
         values: C-contiguous float64, shape ``(points,)``.
         offsets: C-contiguous int64, shape ``(curves + 1,)``, not decreasing, from 0 or more up
             to at most ``points``.
+        threads: At least 1; None: all CPUs.
 
     Returns:
-        ``(mean, n_finite, status)``, each of shape ``(curves,)``. A curve that cannot be reduced
-        has a NaN mean and a status other than ``STATUS_OK``; it never raises.
-
-    Raises:
-        TypeError: an argument is not an array of that type.
-        ValueError: an array has the wrong shape or layout, the offsets are out of order or out
-            of range, or ``PLANNER_SIMD`` names a level that is not offered.
+        ``(mean, n_finite, status)``, each of shape ``(curves,)``.
     """

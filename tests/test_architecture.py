@@ -16,6 +16,7 @@ ROOMS = (
     "units",
     "documents",
     "_core",
+    "kernel",
     "laws",
     "models",
     "spec",

@@ -36,7 +36,7 @@ def test_against_exact_sums(curves: list[list[float]]) -> None:
         assert n_finite[i] == len(usable)
         if not usable:
             assert math.isnan(mean[i])
-            assert status[i] == (_core.STATUS_NO_FINITE if curve else _core.STATUS_EMPTY)
+            assert status[i] == (_core.STATUS_NON_FINITE if curve else _core.STATUS_EMPTY)
             continue
         assert status[i] == _core.STATUS_OK
         exact = math.fsum(usable) / len(usable)

@@ -1,4 +1,4 @@
-"""SIMD levels: what is offered, what PLANNER_SIMD does, and that every level has the same bits."""
+"""SIMD levels: what is offered, what PLANNER_SIMD does, and which levels have the same bits."""
 
 from __future__ import annotations
 

@@ -17,7 +17,8 @@ def declared() -> dict[str, list[str] | None]:
     names: dict[str, list[str] | None] = {}
     for node in ast.parse(STUB.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef):
-            names[node.name] = [argument.arg for argument in node.args.args]
+            arguments = [*node.args.args, *node.args.kwonlyargs]
+            names[node.name] = [argument.arg for argument in arguments]
         elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
             names[node.target.id] = None
     return names

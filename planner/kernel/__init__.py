@@ -1,0 +1,19 @@
+"""The numerical kernel: batches of ragged curves in, arrays and status codes out.
+
+Typed wrappers over the compiled ``planner._core``; they know nothing of files, names or units.
+
+- :class:`Ragged`: many curves of different lengths, without padding or copying.
+- :class:`Status`: what became of each curve. A bad curve gets a status and NaNs, never an
+  exception; an exception means that the call itself was wrong.
+- ``planner.kernel.reductions``: means.
+
+Every batch function takes ``threads``: None uses all CPUs this process may use. The result has
+the same bits for any number of threads.
+"""
+
+from __future__ import annotations
+
+from planner.kernel.ragged import Ragged
+from planner.kernel.status import Status
+
+__all__ = ["Ragged", "Status"]
