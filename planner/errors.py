@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_MAX_PART = 500  # characters of a file name, field or message
+
 
 class PlannerError(Exception):
     """Base of all errors that a user can cause or repair.
@@ -44,7 +46,7 @@ class PlannerError(Exception):
         where = self.file or ""
         if self.file and self.line is not None:
             where += f":{self.line}"
-        return ": ".join(part for part in (where, self.field, self.message) if part)
+        return ": ".join(_one_line(part) for part in (where, self.field, self.message) if part)
 
 
 class UnitError(PlannerError, ValueError):
@@ -60,18 +62,20 @@ class SpecErrors(SpecError):
 
     Args:
         errors: The errors in order of their place in the file; at least one.
+        more: How many others there are that are not told.
     """
 
-    def __init__(self, errors: list[SpecError]) -> None:
+    def __init__(self, errors: list[SpecError], more: int = 0) -> None:
         first = errors[0]
         super().__init__(first.message, file=first.file, line=first.line, field=first.field)
         self.errors = errors
+        self.more = more
 
     def __str__(self) -> str:
-        """Return one line for each error, at most ten."""
-        lines = [str(error) for error in self.errors[:10]]
-        if len(self.errors) > 10:
-            lines.append(f"... and {len(self.errors) - 10} more")
+        """Return one line for each error."""
+        lines = [str(error) for error in self.errors]
+        if self.more:
+            lines.append(f"... and {self.more} more")
         return "\n".join(lines)
 
 
@@ -93,6 +97,23 @@ class MissingExtraError(PlannerError):
     exit_code = 3
 
 
+def _one_line(text: str) -> str:
+    """Return text that a terminal shows as it is: line breaks and control characters escaped."""
+    if not text.isprintable():
+        text = "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return text if len(text) <= _MAX_PART else text[: _MAX_PART - 3] + "..."
+
+
+def nearest(got: str, known: Iterable[str]) -> str | None:
+    """Return the known name that is spelled most like ``got``, if any comes near."""
+    if len(got) > _MAX_PART:
+        return None
+    # the case of a name is what people forget
+    by_lower = {name.lower(): name for name in sorted(known)}
+    near = get_close_matches(got.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[near[0]] if near else None
+
+
 def did_you_mean(got: str, known: Iterable[str]) -> str:
     """Return the end of a sentence that offers the nearest known name, or all of them.
 
@@ -101,7 +122,7 @@ def did_you_mean(got: str, known: Iterable[str]) -> str:
         known: The names that would have been accepted.
     """
     names = sorted(known)
-    near = get_close_matches(got, names, n=1, cutoff=0.6)
-    if near:
-        return f"did you mean {near[0]!r}?"
+    near = nearest(got, names)
+    if near is not None:
+        return f"did you mean {near!r}?"
     return "wanted one of: " + ", ".join(names)

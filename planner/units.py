@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import math
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Context, Decimal, InvalidOperation
 
 from planner.errors import UnitError
 
+# our own, so that the precision and rounding that a caller has set for decimals change nothing
+_EXACT = Context(prec=100)
 _PREFIX = {
     "": Decimal(1),
     "k": Decimal(10) ** 3,
@@ -38,44 +40,80 @@ _SECONDS = {
     "w": 7 * 86400,
     "week": 7 * 86400,
 }
-_NUMBER = re.compile(r"\s*([-+]?(?:\d[\d_,]*\.?\d*|\.\d+)(?:[eE][-+]?\d+)?)\s*(.*?)\s*$", re.DOTALL)
+_NAMES = {
+    "kilo": "k",
+    "mega": "m",
+    "giga": "g",
+    "tera": "t",
+    "peta": "p",
+    "exa": "e",
+    "zetta": "z",
+    "yotta": "y",
+}
+# a comma only where it groups thousands: "1,5" is one and a half to half the world
+_DIGITS = r"\d{1,3}(?:,\d{3})+(?!\d)|\d[\d_]*"
+_NUMBER = re.compile(
+    rf"\s*([-+]?(?:(?:{_DIGITS})(?:\.\d*)?|\.\d+)(?:e[-+]?\d+)?)(?![\d,])\s*(.*?)\s*",
+    re.DOTALL | re.ASCII | re.IGNORECASE,
+)
+_FLOPS = re.compile(
+    rf"({'|'.join(_NAMES)}|[kmgtpezy]?)flop(?:s?|(?:/s|ps|s)[- ]?({'|'.join(_SECONDS)})s?)"
+)
 _MAX_LENGTH = 64
 
-
-def _split(value: object, wanted: str) -> tuple[Decimal, str]:
-    """Split a value into its number and the rest of the text.
-
-    Raises:
-        UnitError: If there is no finite number at the front.
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, float, str, Decimal)):
-        raise UnitError(f"got {show(value)}, wanted {wanted}")
-    if not isinstance(value, str):
-        if not math.isfinite(value):
-            raise UnitError(f"got {show(value)}, wanted {wanted}")
-        return Decimal(repr(value) if isinstance(value, float) else value), ""
-    match = _NUMBER.match(value) if len(value) <= _MAX_LENGTH else None
-    if match is None:
-        raise UnitError(f"got {show(value)}, wanted {wanted}")
-    try:
-        number = Decimal(match[1].replace("_", "").replace(",", ""))
-    except InvalidOperation:
-        raise UnitError(f"got {show(value)}, wanted {wanted}") from None
-    if not math.isfinite(float(number)):
-        raise UnitError(f"got {show(value)}, which is too large; wanted {wanted}")
-    return number, match[2]
+LARGEST_COUNT = 10**18
+"""Counts up to this fit into 64 bits wherever a plan is read."""
 
 
 def show(value: object) -> str:
     """Return a short, one-line form of a value for an error message."""
-    text = repr(value)
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int) and abs(value) > LARGEST_COUNT:
+        return f"an integer of {value.bit_length()} bits"
+    text = repr(value[: _MAX_LENGTH + 1] if isinstance(value, str) else value)
     return text if len(text) <= _MAX_LENGTH else text[: _MAX_LENGTH - 3] + "..."
 
 
-def _whole(number: Decimal, value: object, wanted: str) -> int:
-    if number != number.to_integral_value():
-        raise UnitError(f"got {show(value)}, which is not a whole number; wanted {wanted}")
-    return int(number)
+def _split(value: object, wanted: str) -> tuple[Decimal, str]:
+    """Split a value into its number and the rest of the text, in lower case.
+
+    Raises:
+        UnitError: If there is no finite number at the front.
+    """
+    number, rest = None, ""
+    if isinstance(value, str):
+        match = _NUMBER.fullmatch(value) if len(value) <= _MAX_LENGTH else None
+        if match is not None:
+            number, rest = match[1].replace("_", "").replace(",", ""), match[2].lower()
+    elif isinstance(value, float):
+        number = repr(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        # more digits than Python converts are far above all that is accepted
+        number = str(value) if abs(value) <= 10**400 else "1e400"
+    try:
+        exact = Decimal(number or "nan")
+    except InvalidOperation:
+        exact = Decimal("nan")
+    if exact.is_nan():
+        raise UnitError(f"got {show(value)}, wanted {wanted}")
+    if not math.isfinite(float(exact)):
+        raise UnitError(f"got {show(value)}, which is too large; wanted {wanted}")
+    return exact, rest
+
+
+def _positive(number: Decimal, value: object, wanted: str) -> float:
+    """Return a number as a float.
+
+    Raises:
+        UnitError: If it is not positive, or beyond what a float holds.
+    """
+    result = float(number)
+    if not 0 < result < math.inf:
+        raise UnitError(f"got {show(value)}, wanted {wanted}")
+    return result
 
 
 def parse_count(value: object, unit: str = "") -> int:
@@ -89,24 +127,23 @@ def parse_count(value: object, unit: str = "") -> int:
         The count, exactly.
 
     Raises:
-        UnitError: If it is not a whole number, not positive, or in another unit.
+        UnitError: If it is not a whole number, not positive, above 10^18, or in another unit.
     """
-    named = f"{unit}s" if unit else "a number"
-    wanted = f"a positive count of {named}" if unit else "a positive count"
-    number, rest = _split(value, f"{wanted} such as 375000000 or '375M'")
-    match = re.fullmatch(r"([kmbgt]?)\s*([a-z]*)", rest.lower())
-    words = {"", unit, f"{unit}s"} if unit else {"", "param", "params", "parameters"}
-    if match is None or (match[2] not in words):
-        # "5 tokens": the t of the unit is not a prefix
-        if rest.lower() in words:
-            match = re.fullmatch(r"()(.*)", rest.lower())
-        else:
-            raise UnitError(f"got {show(value)}, wanted {wanted}")
-    assert match is not None
-    number *= _PREFIX[match[1]]
-    if number <= 0:
+    of_units = f" of {unit}s" if unit else ""
+    wanted = f"a positive whole number{of_units} such as 8 or '375M'"
+    number, rest = _split(value, wanted)
+    words = ("", unit, f"{unit}s") if unit else ("", "param", "params", "parameters")
+    prefix = ""
+    if rest not in words:  # "5 tokens": the t of the unit is not a prefix
+        prefix, rest = rest[:1], rest[1:].lstrip()
+    if rest not in words or prefix not in ("", "k", "m", "b", "g", "t"):
         raise UnitError(f"got {show(value)}, wanted {wanted}")
-    return _whole(number, value, wanted)
+    number = _EXACT.multiply(number, _PREFIX[prefix])
+    if number > LARGEST_COUNT:
+        raise UnitError(f"got {show(value)}, wanted at most 1e18")
+    if number <= 0 or number != number.to_integral_value():
+        raise UnitError(f"got {show(value)}, wanted {wanted}")
+    return int(number)
 
 
 def parse_flops(value: object) -> float:
@@ -120,20 +157,14 @@ def parse_flops(value: object) -> float:
     """
     wanted = "floating-point operations such as 1e22, '10 ZFLOP' or '2 PFLOP/s-days'"
     number, rest = _split(value, wanted)
-    match = re.fullmatch(r"([kmgtpezy]?)flop(?:s)?(?:(?:/s|ps)?[- ]?([a-z]+))?", rest.lower())
-    if rest == "":
-        pass
-    elif match is None or (match[2] is not None and match[2].rstrip("s") not in _SECONDS):
-        raise UnitError(f"got {show(value)}, wanted {wanted}")
-    else:
-        number *= _PREFIX[match[1]]
+    if rest:
+        match = _FLOPS.fullmatch(rest)
+        if match is None:
+            raise UnitError(f"got {show(value)}, wanted {wanted}")
+        number = _EXACT.multiply(number, _PREFIX[_NAMES.get(match[1], match[1])])
         if match[2] is not None:
-            if "/s" not in rest.lower() and "ps" not in rest.lower():
-                raise UnitError(f"got {show(value)}, wanted {wanted}")
-            number *= _SECONDS[match[2].rstrip("s")]
-    if number <= 0:
-        raise UnitError(f"got {show(value)}, wanted {wanted}")
-    return float(number)
+            number = _EXACT.multiply(number, _SECONDS[match[2]])
+    return _positive(number, value, wanted)
 
 
 def parse_days(value: object) -> float:
@@ -144,13 +175,12 @@ def parse_days(value: object) -> float:
     """
     wanted = "a duration such as 14 (days), '36 h' or '2 weeks'"
     number, rest = _split(value, wanted)
-    name = rest.lower()
-    name = name if name in _SECONDS else name.rstrip("s")
-    if name not in _SECONDS and rest != "":
+    name = rest if rest in _SECONDS else rest.removesuffix("s")
+    if name not in _SECONDS and rest:
         raise UnitError(f"got {show(value)}, wanted {wanted}")
-    if number <= 0:
-        raise UnitError(f"got {show(value)}, wanted {wanted}")
-    return float(number * _SECONDS[name] / 86400) if rest else float(number)
+    if rest:
+        number = _EXACT.divide(_EXACT.multiply(number, _SECONDS[name]), 86400)
+    return _positive(number, value, wanted)
 
 
 def parse_fraction(value: object) -> float:
@@ -162,25 +192,26 @@ def parse_fraction(value: object) -> float:
     wanted = "a fraction between 0 and 1 such as 0.1 or '10%'"
     number, rest = _split(value, wanted)
     if rest == "%":
-        number /= 100
-    elif rest:
+        number = _EXACT.divide(number, 100)
+    if rest not in ("", "%") or not 0 <= number <= 1:
         raise UnitError(f"got {show(value)}, wanted {wanted}")
-    if not 0 <= number <= 1:
-        raise UnitError(f"got {show(value)}, wanted {wanted}")
-    return float(number)
+    return abs(float(number))
 
 
-def parse_positive(value: object) -> float:
+def parse_positive(value: object, wanted: str = "a positive number") -> float:
     """Read a positive real number without a unit, such as ``1.62e-2``.
+
+    Args:
+        value: Number or text.
+        wanted: What to call it in errors.
 
     Raises:
         UnitError: If it is not a positive number, or has a unit.
     """
-    wanted = "a positive number"
     number, rest = _split(value, wanted)
-    if rest or number <= 0:
+    if rest:
         raise UnitError(f"got {show(value)}, wanted {wanted}")
-    return float(number)
+    return _positive(number, value, wanted)
 
 
 def format_count(value: float, digits: int = 3) -> str:

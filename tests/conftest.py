@@ -10,10 +10,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
+_CI = os.environ.get("CI", "") not in ("", "0", "false")
+
 RunPlanner = Callable[..., "subprocess.CompletedProcess[str]"]
+
+# Machines are shared: how long an example takes says nothing about the code. In CI the examples are
+# the same each time, so that a change is judged by what it changes.
+settings.register_profile(
+    "planner",
+    deadline=None,
+    derandomize=_CI,
+    database=None if _CI else settings.default.database,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("planner")
 
 
 def _flag(name: str) -> bool:
@@ -38,8 +52,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reasons = {}
     if not _cerebras_installed() and not _flag("PLANNER_REQUIRE_CEREBRAS"):
         reasons["cerebras"] = "cerebras_pytorch is not installed (make test-cerebras)"
-    if not os.environ.get("PLANNER_MODELZOO"):
-        reasons["modelzoo"] = "PLANNER_MODELZOO does not name a checkout of ModelZoo"
+    if not os.environ.get("PLANNER_MODELZOO_SRC"):
+        reasons["modelzoo"] = (
+            "PLANNER_MODELZOO_SRC does not name the src folder of a ModelZoo checkout"
+        )
     for item in items:
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):

@@ -16,7 +16,7 @@ from typing import Annotated, Any
 
 import typer
 
-from planner.errors import PlannerError, UnitError
+from planner.errors import OutputError, PlannerError, UnitError
 
 INTERNAL_ERROR = 70
 INTERRUPTED = 130
@@ -54,13 +54,18 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-        except BrokenPipeError:
-            # the reader has seen enough, as in `planner plan ... | head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        except (BrokenPipeError, SystemExit):
+            # the reader has seen enough, as in `planner plan ... | head`; rich exits by itself
+            _drop_output()
             raise typer.Exit(0) from None
         except typer.Exit:
             raise
         except Exception as error:
+            if isinstance(error, OSError) and error.filename is None:
+                # only what is printed has no name
+                _drop_output()
+                print(f"error: <stdout>: cannot be written: {error.strerror}", file=sys.stderr)
+                raise typer.Exit(OutputError.exit_code) from None
             if os.environ.get("PLANNER_TRACEBACK"):
                 raise
             detail = " ".join(f"{type(error).__name__}: {error}".split())[:300]
@@ -70,6 +75,11 @@ def verb(function: Callable[..., None]) -> Callable[..., None]:
             raise typer.Exit(INTERNAL_ERROR) from None
 
     return app.command()(run)
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, so that the interpreter's exit says nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _version(wanted: bool) -> None:
@@ -306,6 +316,9 @@ def _print_json(value: Any) -> None:
 
 def main() -> None:
     """Run the command line."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who called
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     app()
 
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from planner.units import format_count, format_flops
+from planner.units import format_bytes, format_count, format_flops
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -116,10 +116,21 @@ def _print_audit(plan: Plan, out: Console) -> None:
         seeds = [len(run.seeds) for run in plan.runs]
         total = sum(item * count for item, count in zip(known, seeds, strict=True))
         out.print(f"cost: {total:,.0f} device-hours")
+    fullest = max(
+        (run for run in plan.runs if run.predicted.memory is not None),
+        key=lambda run: run.predicted.memory.total if run.predicted.memory else 0,
+        default=None,
+    )
+    if fullest is not None and fullest.predicted.memory is not None:
+        memory = fullest.predicted.memory
+        limit = f" of {format_bytes(memory.device)}" if memory.device else ""
+        out.print(f"memory: at most {format_bytes(memory.total)}{limit} a device ({fullest.name})")
 
 
 def _percent(value: float) -> str:
-    return "exact" if abs(value) < 1e-12 else f"{value:+.2%}"
+    if abs(value) < 1e-12:
+        return "exact"
+    return "below 0.01%" if abs(value) < 5e-5 else f"{value:+.2%}"
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
@@ -183,18 +194,14 @@ def print_changes(changes: Sequence[Change]) -> None:
     if not changes:
         out.print("the plans are the same")
         return
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("run", "field", "before", "after", "change"):
-        table.add_column(name, justify="right" if name == "change" else "left", overflow="fold")
+    run: str | None = ""
     for change in changes:
-        table.add_row(
-            Text(change.run or ""),
-            Text(change.field),
-            Text(_shown(change.before)),
-            Text(_shown(change.after)),
-            "" if change.relative is None else f"{change.relative:+.3%}",
-        )
-    out.print(table)
+        if change.run != run:
+            run = change.run
+            out.print(Text(run or "family", style="bold"))
+        relative = "" if change.relative is None else f" ({change.relative:+.3%})"
+        line = f"  {change.field}: {_shown(change.before)} -> {_shown(change.after)}{relative}"
+        out.print(Text(line), soft_wrap=True)
     out.print(f"{len(changes)} differences")
 
 

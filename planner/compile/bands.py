@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from planner.errors import LawError
 from planner.laws.compression import at_extra_compute
 from planner.plan.model import Provenance
 
@@ -41,7 +42,10 @@ def choose_bands(
         inputs = {"optimal_tpp": picked}
     else:
         assert rule.max_extra_compute is not None
-        point = at_extra_compute(compression, rule.max_extra_compute)
+        try:
+            point = at_extra_compute(compression, rule.max_extra_compute)
+        except LawError as error:
+            raise declared.error("tpp.rule", error.message) from None
         picked = point.tpp
         formula = "(k_D / k_N) r at C/C_opt = k_N k_D = 1 + max_extra_compute"
         inputs = {

@@ -1,4 +1,4 @@
-"""Batch size: declared or from a law, then the nearest one that the cluster can make exactly."""
+"""Batch size: declared or from a law, the nearest one the cluster can make, and how it does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from planner.compile.draft import Draft, Note, law_note
-from planner.models.memory import device_memory
+from planner.models.memory import DeviceMemory, device_memory
 from planner.plan.model import Provenance
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ MAX_CHANGE = 1.5
 
 
 def choose_batch(context: Context, draft: Draft) -> Draft:
-    """Set the batch in whole sequences, and how the cluster makes it up.
+    """Set the batch in whole sequences.
 
     The order matters: the batch is settled here, before steps and weight decay are solved, so
     that the timescale holds for the batch that runs.
@@ -31,9 +31,6 @@ def choose_batch(context: Context, draft: Draft) -> Draft:
     asked, origin, notes = _asked(context, draft)
     sequences, rounding = _feasible(context, draft, asked)
     cluster = context.spec.cluster
-    micro = _micro_batch(context, draft.size.shape, sequences) if cluster else None
-    replicas = cluster.data_parallel if cluster else None
-    accumulation = sequences // (micro * replicas) if micro and replicas else None
     if cluster is not None and abs(sequences / asked - 1) > 0.01 and round(asked) != sequences:
         notes = (
             *notes,
@@ -57,28 +54,41 @@ def choose_batch(context: Context, draft: Draft) -> Draft:
             inputs={"batch.sequences": sequences, "model.seq_len": seq_len},
         ),
     }
-    if cluster is not None:
-        cluster_inputs: dict[str, float | int | str | None] = {
-            "devices": cluster.devices,
-            "tensor": cluster.tensor,
-            "pipeline": cluster.pipeline,
-        }
-        trail["batch.data_parallel"] = Provenance(
-            formula="devices / (tensor * pipeline)", inputs=cluster_inputs
-        )
-        trail["batch.accumulation"] = Provenance(
+    return draft.filled(trail, notes, batch_asked=asked, batch_sequences=sequences)
+
+
+def split_batch(context: Context, draft: Draft) -> Draft:
+    """Set how the cluster makes the batch up: micro batch x replicas x accumulation, exactly."""
+    cluster = context.spec.cluster
+    if cluster is None:
+        return draft
+    replicas = cluster.data_parallel
+    micro = _micro_batch(context, draft.size.shape, draft.batch_sequences)
+    accumulation = draft.batch_sequences // (micro * replicas) if micro else None
+    trail = {
+        "batch.data_parallel": Provenance(
+            formula="devices / (tensor * pipeline)",
+            inputs={
+                "devices": cluster.devices,
+                "tensor": cluster.tensor,
+                "pipeline": cluster.pipeline,
+            },
+        ),
+        "batch.accumulation": Provenance(
             formula="batch.sequences / (batch.micro * batch.data_parallel)",
-            inputs={"batch.sequences": sequences, "batch.micro": micro, "replicas": replicas},
+            inputs={
+                "batch.sequences": draft.batch_sequences,
+                "batch.micro": micro,
+                "batch.data_parallel": replicas,
+            },
+        ),
+    }
+    if cluster.micro_batch == "auto" and micro is not None:
+        trail["batch.micro"] = Provenance(
+            formula="the largest divisor of a replica's share that fits the device's memory",
+            inputs={"share": draft.batch_sequences // replicas},
         )
-    return draft.filled(
-        trail,
-        notes,
-        batch_asked=asked,
-        batch_sequences=sequences,
-        data_parallel=replicas,
-        micro=micro,
-        accumulation=accumulation,
-    )
+    return draft.filled(trail, data_parallel=replicas, micro=micro, accumulation=accumulation)
 
 
 def _asked(context: Context, draft: Draft) -> tuple[float, Provenance, tuple[Note | None, ...]]:
@@ -118,26 +128,29 @@ def _feasible(context: Context, draft: Draft, asked: float) -> tuple[int, str | 
     above = below + unit
     # the ratio, because what a batch costs depends on its ratio to the critical one
     sequences = below if asked / below <= above / asked or asked <= below else above
+    allowed = asked
     if spec.max is not None:
-        cap = math.floor(spec.max.sequences(context.architecture.seq_len) / unit) * unit
+        limit = math.floor(spec.max.sequences(context.architecture.seq_len))
+        cap = limit // unit * unit
         if cap < 1:
             raise context.declared.error(
                 "batch.max", f"allows no batch in multiples of {unit} sequences"
             )
+        allowed = min(asked, limit)
         if sequences > cap:
             sequences = cap
             reasons.append("batch.max")
     exact = float(sequences) == asked
-    change = max(sequences / asked, asked / sequences)
+    change = max(sequences / allowed, allowed / sequences)
     if cluster is not None and not exact:
-        whole = round(asked) if asked >= 1 else 1
+        whole = max(1, round(allowed))
         if cluster.batch_fit == "exact" and sequences != whole:
             raise context.declared.error(
                 "cluster",
                 f"size {draft.size.name}: {' and '.join(reasons)} cannot make a batch of "
                 f"{whole} sequences; the nearest is {sequences}",
             )
-        if change > MAX_CHANGE and "batch.max" not in reasons:
+        if change > MAX_CHANGE:
             raise context.declared.error(
                 "cluster",
                 f"size {draft.size.name}: {' and '.join(reasons)} cannot make a batch near "
@@ -162,18 +175,22 @@ def _micro_batch(context: Context, shape: Shape, sequences: int) -> int | None:
     if accelerator is None or accelerator.weights_external:
         return None
     share = sequences // cluster.data_parallel
-    best = 1
-    for micro in range(1, share + 1):
-        if share % micro:
-            continue
-        if memory_bytes(context, cluster, shape, micro) > accelerator.memory_bytes:
-            break
-        best = micro
-    return best
+    # memory grows with the micro batch, so the largest divisor that fits can be searched downwards
+    fitting = (
+        micro
+        for micro in sorted(_divisors(share), reverse=True)
+        if cluster_memory(context, cluster, shape, micro).total <= accelerator.memory_bytes
+    )
+    return next(fitting, 1)
 
 
-def memory_bytes(context: Context, cluster: Cluster, shape: Shape, micro: int) -> int:
-    """Return the bytes that one device of the cluster needs."""
+def _divisors(number: int) -> set[int]:
+    small = [part for part in range(1, math.isqrt(number) + 1) if number % part == 0]
+    return {*small, *(number // part for part in small)}
+
+
+def cluster_memory(context: Context, cluster: Cluster, shape: Shape, micro: int) -> DeviceMemory:
+    """Return what one device of the cluster holds at a micro batch."""
     return device_memory(
         context.architecture,
         shape,
@@ -184,4 +201,4 @@ def memory_bytes(context: Context, cluster: Cluster, shape: Shape, micro: int) -
         data_parallel=cluster.data_parallel,
         tensor_parallel=cluster.tensor,
         pipeline_parallel=cluster.pipeline,
-    ).total
+    )

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from planner.compile.batch import choose_batch
@@ -19,7 +20,7 @@ from planner.compile.sizes import size_plan
 from planner.compile.tokens import ask_tokens, round_steps
 from planner.errors import PlannerError
 from planner.models.architecture import Shape, head_dim_for
-from planner.models.shapes import depths_near_rule, rule_depth, shape_for, widths
+from planner.models.shapes import counted, depths_near_rule, rule_depth, shape_for, widths
 from planner.plan.model import Provenance
 from planner.units import format_count, format_flops
 
@@ -32,8 +33,13 @@ ENOUGH = 0.005
 NARROW_HEADS = 0.1
 """How much worse than the usual heads narrower ones are: as much as a depth 10 % off the rule."""
 
+NEAR = 2.0
+"""The largest size is looked for among shapes of up to this factor more or fewer parameters."""
+
 _SMALLEST = 1e5
 _LARGEST = 1e14
+# below the budget by more than the rounding of sums, so that no order of adding exceeds it
+_SUM_SLACK = 1 - 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +55,7 @@ class _Ladder:
     def __init__(self, context: Context, bands: list[float], flops: float, covers: str) -> None:
         self.context = context
         self.bands = bands
-        self.flops = flops
+        self.flops = flops * _SUM_SLACK
         self.covers = covers
         self.costs: dict[Shape, float] = {}
 
@@ -57,7 +63,8 @@ class _Ladder:
         """Return the FLOPs of all runs of one size: every band and seed."""
         if shape not in self.costs:
             context = self.context
-            size = size_plan(context.architecture, context.params_convention, "largest", shape, {})
+            name = f"{shape.d_model}x{shape.n_layers}"
+            size = size_plan(context.architecture, context.params_convention, name, shape, {})
             total = 0.0
             for tpp in self.bands:
                 draft = ask_tokens(context, Draft(size, tpp))
@@ -68,7 +75,9 @@ class _Ladder:
         return self.costs[shape]
 
     def shape(self, params: float) -> Shape:
-        return shape_for(self.context.architecture, params, self.context.params_convention)
+        context = self.context
+        slack = context.spec.sizes.depth_slack
+        return shape_for(context.architecture, params, context.params_convention, slack)
 
     def targets(self, largest: float) -> list[float]:
         """Return the parameter counts below the largest one, ascending.
@@ -107,9 +116,14 @@ class _Ladder:
         )
 
     def rough(self) -> float:
-        """Return the largest size's parameters at which the ladder about meets the budget."""
+        """Return the largest size's parameters at which the ladder about meets the budget.
+
+        Raises:
+            SpecError: If no ladder at all can be batched.
+        """
         low = max(_SMALLEST, float(self.context.spec.sizes.smallest or 0))
         high = _LARGEST
+        refused: PlannerError | None = None
         for _ in range(50):
             if high / low < 1.002:
                 break
@@ -118,33 +132,51 @@ class _Ladder:
                 over = self.total(middle) > self.flops
             except ValueError:
                 over = False  # smaller than any shape
+            except PlannerError as error:
+                over, refused = False, refused or error  # too small for the batch or the cluster
             if over:
                 high = middle
             else:
                 low = middle
+        if refused is not None and high == _LARGEST:
+            raise refused
         return low
 
     def candidates(self, around: float) -> list[_Candidate]:
-        """Return shapes near a parameter count, by cost; depth within the slack of the rule."""
+        """Return shapes near a parameter count, by cost; depth within the slack of the rule.
+
+        Raises:
+            SpecError: If none of them can be batched.
+        """
         slack = self.context.spec.sizes.depth_slack
         found = []
+        refused: PlannerError | None = None
         nominal_width = self.shape(around).d_model
         for width, depth in self.near(around, slack):
             shape = self.context.architecture.shape(width, depth)
             penalty = abs(math.log(depth / rule_depth(width)))
             if shape.head_dim < head_dim_for(nominal_width):
                 penalty += NARROW_HEADS
-            found.append(_Candidate(self.cost(shape), penalty, shape))
+            try:
+                found.append(_Candidate(self.cost(shape), penalty, shape))
+            except PlannerError as error:
+                refused = refused or error
+        if refused is not None and not found:
+            raise refused
         return sorted(found, key=lambda item: (item.cost, item.penalty, item.shape.d_model))
 
     def near(self, around: float, slack: float) -> Iterator[tuple[int, int]]:
+        architecture, convention = self.context.architecture, self.context.params_convention
         nominal = self.shape(around)
+        n = counted(architecture, nominal, convention)
         for width in widths(self.context.architecture, fine=True):
             if width > nominal.d_model * 1.3 + 256:
                 return
             if width >= nominal.d_model * 0.75:
                 for depth in depths_near_rule(width, slack):
-                    yield width, depth
+                    count = counted(architecture, architecture.shape(width, depth), convention)
+                    if n / NEAR <= count <= n * NEAR:
+                        yield width, depth
 
     def fill(self) -> list[Shape]:
         """Return the ladder's shapes, ascending."""
@@ -154,10 +186,18 @@ class _Ladder:
             candidates = self.candidates(largest)
         except ValueError:
             raise self.too_small("is too small for any shape") from None
+        if not self.ascending(below):
+            if self.context.spec.sizes.spacing is None:
+                raise self.too_small("leaves for the largest size too little above the smallest")
+            raise self.context.declared.error(
+                "sizes", "two sizes would have the same shape; wanted more spacing or fewer sizes"
+            )
         spent = sum(self.cost(shape) for shape in below) if self.covers == "family" else 0.0
         costs = [item.cost for item in candidates]
         best: tuple[tuple[float, float], list[Shape]] | None = None
         for variant, penalty, change in self.variants(below):
+            if not self.ascending(variant):
+                continue
             left = self.flops - (spent + change if self.covers == "family" else 0.0)
             end = bisect_right(costs, left)
             for item in candidates[max(0, end - 12) : end]:
@@ -176,6 +216,11 @@ class _Ladder:
                 else "is too small for any shape"
             )
         return best[1]
+
+    def ascending(self, shapes: list[Shape]) -> bool:
+        """Return whether each shape costs more than the one before it."""
+        costs = [self.cost(shape) for shape in shapes]
+        return all(one < other for one, other in pairwise(costs))
 
     def variants(self, below: list[Shape]) -> Iterator[tuple[list[Shape], float, float]]:
         """Yield the sizes below the largest with the depth of the top two of them moved.
@@ -200,10 +245,13 @@ class _Ladder:
                 self.context.architecture.shape(shape.d_model, depth)
                 for shape, (depth, _) in zip(below[-len(choices) :], moved, strict=True)
             ]
-            change = sum(
-                self.cost(new) - self.cost(old)
-                for new, old in zip(shapes, below[-len(choices) :], strict=True)
-            )
+            try:
+                change = sum(
+                    self.cost(new) - self.cost(old)
+                    for new, old in zip(shapes, below[-len(choices) :], strict=True)
+                )
+            except PlannerError:
+                continue  # this depth cannot be batched
             yield [*fixed, *shapes], sum(penalty for _, penalty in moved), change
 
 

@@ -200,9 +200,9 @@ def _law_book(declared: Declared) -> LawBook:
     return LawBook(
         tau=tau_law,
         batch=batch_law,
-        tau_optimal=catalog["power-lines"],
-        batch_optimal=catalog["power-lines-batch"],
-        batch_critical=catalog["power-lines-critical-batch"],
+        tau_optimal=law("laws", "power-lines", "tau"),
+        batch_optimal=law("laws", "power-lines-batch", "batch"),
+        batch_critical=law("laws", "power-lines-critical-batch", "critical_batch"),
         loss=law("loss_law", spec.loss_law, "loss"),
-        compression=catalog["iso-loss"],
+        compression=law("laws", "iso-loss", "compression"),
     )

@@ -2,20 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from planner.compile.batch import cluster_memory
 from planner.compile.draft import Draft, Note, law_note
 from planner.laws.batch import batch_trade_off
 from planner.laws.loss import predict_loss
-from planner.models.flops import exact_flops_per_token, paper_flops_per_token
-from planner.models.memory import device_memory
-from planner.plan.model import Flops, Memory, Predicted, Provenance
+from planner.models.architecture import count_params
+from planner.models.flops import attended, exact_flops_per_token, paper_flops_per_token
+from planner.plan.model import Experts, Flops, Memory, Predicted, Provenance
 from planner.units import format_bytes
 
 if TYPE_CHECKING:
     from planner.compile.draft import Context
 
 LEVEL = 0.9
+
+
+def count_experts(context: Context, draft: Draft) -> Draft:
+    """Set what each expert sees: D k / E tokens, on the parameters of a model with one expert.
+
+    arXiv 2509.25087 B.4: with one of E experts a token, the effective TPP is TPP / E.
+    """
+    architecture = context.architecture
+    if architecture.experts is None:
+        return draft
+    tokens = draft.tokens(architecture.seq_len)
+    each = tokens * architecture.top_k / architecture.experts
+    with_one = count_params(replace(architecture, top_k=1), draft.size.shape).active
+    experts = Experts(
+        count=architecture.experts,
+        top_k=architecture.top_k,
+        tokens_per_expert=each,
+        tpp_per_expert=each / with_one,
+    )
+    trail = {
+        "model.experts.tokens_per_expert": Provenance(
+            formula="tokens * top_k / count",
+            inputs={"tokens": tokens, "top_k": experts.top_k, "count": experts.count},
+        ),
+        "model.experts.tpp_per_expert": Provenance(
+            formula="tokens_per_expert / active_with_one_expert",
+            inputs={"tokens_per_expert": each, "active_with_one_expert": with_one},
+        ),
+    }
+    return draft.filled(trail, experts=experts)
 
 
 def count_flops(context: Context, draft: Draft) -> Draft:
@@ -40,25 +72,36 @@ def count_flops(context: Context, draft: Draft) -> Draft:
             "the paper's rule covers untied, dense, non-gated blocks with plain multi-head "
             "attention only; wanted exact or six_nd",
         )
-    formulas = {
-        "exact": "tokens * (6 * active matrix parameters + 12 * n_layers * d_attn * pairs)",
-        "paper": "tokens * (6 N - 2 V d + 3 L (4 S d + 3 S + 2 d^2 + d))",
-        "six_nd": "6 * N * tokens",
+    rules = {
+        "exact": Provenance(
+            formula="tokens * (6 * active_matrices + 12 * n_layers * d_attn * pairs)",
+            inputs={
+                "tokens": tokens,
+                "active_matrices": size.counts.active_matrices,
+                "n_layers": size.shape.n_layers,
+                "d_attn": size.shape.d_attn,
+                "pairs": attended(architecture, causal=causal),
+                "attention": conventions.attention,
+            },
+        ),
+        "paper": Provenance(
+            formula="tokens * (6 * N - 2 * V * d + 3 * L * (4 * S * d + 3 * S + 2 * d^2 + d))",
+            inputs={
+                "tokens": tokens,
+                "N": size.counts.matrices,
+                "V": architecture.padded_vocab_size,
+                "d": size.shape.d_model,
+                "L": size.shape.n_layers,
+                "S": architecture.seq_len,
+            },
+        ),
+        "six_nd": Provenance(formula="6 * N * tokens", inputs={"N": n, "tokens": tokens}),
     }
-    inputs: dict[str, float | int | str | None] = {
-        "tokens": tokens,
-        "N": n,
-        "active matrix parameters": size.counts.active_matrices,
-        "pairs": f"{conventions.attention} attention",
-    }
-    trail = {
-        f"flops.{name}": Provenance(formula=formula, inputs=inputs)
-        for name, formula in formulas.items()
-    }
-    trail["flops.total"] = Provenance(
-        formula=formulas[conventions.flops],
-        inputs=inputs,
-        declared=f"convention {conventions.flops}",
+    if paper is None:
+        rules["paper"] = Provenance(declared="the paper's rule does not cover this architecture")
+    trail = {f"flops.{name}": origin for name, origin in rules.items()}
+    trail["flops.total"] = replace(
+        rules[conventions.flops], declared=f"convention {conventions.flops}"
     )
     flops = Flops(total=chosen, six_nd=six_nd, exact=exact, paper=paper)
     return draft.filled(trail, flops=flops)
@@ -145,7 +188,8 @@ def predict(context: Context, draft: Draft) -> Draft:
         **law.constants,
     }
     interval = Provenance(
-        formula="loss / or * exp(z * sd(log loss)): the law's covariance and the scatter about it",
+        formula="loss / exp(z * sd(log loss)) to loss * exp(z * sd(log loss)), sd from the law's "
+        "covariance and the scatter of runs about it",
         inputs={"level": LEVEL, "scatter": law.scatter},
         law=law.name,
     )
@@ -202,17 +246,7 @@ def _memory(context: Context, draft: Draft) -> tuple[Memory | None, Note | None]
     cluster, accelerator = context.spec.cluster, context.accelerator
     if cluster is None or (accelerator is not None and accelerator.weights_external):
         return None, None
-    needed = device_memory(
-        context.architecture,
-        draft.size.shape,
-        micro_batch=draft.micro or 1,
-        precision=context.spec.precision,
-        checkpointing=cluster.checkpointing,
-        sharding=cluster.sharding,
-        data_parallel=cluster.data_parallel,
-        tensor_parallel=cluster.tensor,
-        pipeline_parallel=cluster.pipeline,
-    )
+    needed = cluster_memory(context, cluster, draft.size.shape, draft.micro or 1)
     limit = accelerator.memory_bytes if accelerator is not None else None
     memory = Memory(
         weights=needed.weights,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from planner.models.accelerators import Accelerator
     from planner.models.architecture import Architecture, ParamCount, Shape
     from planner.models.parametrization import BaseValues
-    from planner.plan.model import Flops, Predicted, Tensor
+    from planner.plan.model import Experts, Flops, Predicted, Tensor
     from planner.spec.load import Declared
     from planner.spec.model import Spec
     from planner.spec.quantities import BatchSize
@@ -125,6 +125,7 @@ class Draft:
     optimal_batch: float | None = None
     critical_batch: float | None = None
     tau_optimal: float | None = None
+    experts: Experts | None = None
     flops: Flops | None = None
     predicted: Predicted | None = None
     trail: dict[str, Provenance] = field(default_factory=dict)

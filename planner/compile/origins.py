@@ -33,6 +33,11 @@ _DECLARED = {
     "seeds": "seeds",
     "precision": "precision",
 }
+# field of a run -> where a value comes from that is declared nowhere
+_ASSUMED = {
+    "optimizer.betas": "assumed: arXiv 2509.25087 B.1",
+    "optimizer.eps": "assumed: arXiv 2509.25087 B.1",
+}
 
 
 def record_declared(context: Context, draft: Draft) -> Draft:
@@ -40,16 +45,18 @@ def record_declared(context: Context, draft: Draft) -> Draft:
 
     What a size's own declaration or a later pass records goes before this.
     """
-    trail = {field: _origin(context, place) for field, place in _DECLARED.items()} | _derived(
-        context, draft
-    )
-    return draft.filled({**trail, **draft.trail})
+    trail = {
+        field: origin_of(context, place, _ASSUMED.get(field, "default"))
+        for field, place in _DECLARED.items()
+    }
+    return draft.filled({**trail, **_derived(context, draft), **draft.trail})
 
 
-def _origin(context: Context, place: str) -> Provenance:
+def origin_of(context: Context, place: str, otherwise: str = "default") -> Provenance:
+    """Return where a field of the spec was declared, and whether the preset only assumes it."""
     origin = context.declared.origin(place)
     if origin is None:
-        return Provenance(declared="default")
+        return Provenance(declared=otherwise)
     reason = context.declared.assumed.get(place)
     return Provenance(declared=f"{origin} (assumed: {reason})" if reason else str(origin))
 
@@ -70,11 +77,10 @@ def _derived(context: Context, draft: Draft) -> dict[str, Provenance]:
         ),
     )
     width = "1: the standard parametrization does not scale"
-    each = Provenance(formula="tokens * top_k / experts")
-    no_cluster = Provenance(formula="needs a cluster in the spec")
+    cluster = ("batch.data_parallel", "batch.accumulation", "batch.micro")
+    no_cluster = dict.fromkeys(cluster, Provenance(declared="needs a cluster in the spec"))
     return {
-        "batch.data_parallel": no_cluster,
-        "batch.accumulation": no_cluster,
+        **({} if spec.cluster else no_cluster),
         "size": Provenance(declared=str(context.declared.origin("sizes"))),
         "model.n_heads": Provenance(
             formula="d_model / head_dim",
@@ -99,10 +105,6 @@ def _derived(context: Context, draft: Draft) -> dict[str, Provenance]:
         ),
         "model.attention_multiplier": Provenance(
             formula=heads, inputs={"head_dim": shape.head_dim}
-        ),
-        "model.experts.tokens_per_expert": each,
-        "model.experts.tpp_per_expert": Provenance(
-            formula="tokens_per_expert / parameters of the model with one expert"
         ),
         "multipliers.width": Provenance(
             formula=width if standard else "d_model / base_width",

@@ -2,29 +2,26 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from planner.compile.audit import audit_budget, audit_run
 from planner.compile.bands import choose_bands
-from planner.compile.batch import choose_batch
+from planner.compile.batch import choose_batch, split_batch
 from planner.compile.budget import automatic_sizes
 from planner.compile.context import betas_and_eps, build_context
-from planner.compile.cost import count_flops, predict, weigh_batch
+from planner.compile.cost import count_experts, count_flops, predict, weigh_batch
 from planner.compile.draft import Context, Draft, SizePlan
 from planner.compile.origins import record_declared
 from planner.compile.schedule import set_learning_rate, set_schedule
 from planner.compile.sizes import listed_sizes
 from planner.compile.tokens import ask_tokens, round_steps
 from planner.compile.weight_decay import HIDDEN, ask_timescale, solve_weight_decay
-from planner.models.architecture import count_params
 from planner.models.parametrization import attention_multiplier
 from planner.plan.codec import sealed
 from planner.plan.model import (
     Batch,
     Budget,
     Conventions,
-    Experts,
     LawUse,
     Model,
     Multipliers,
@@ -32,7 +29,6 @@ from planner.plan.model import (
     Parametrization,
     Params,
     Plan,
-    Provenance,
     Run,
     Schedule,
 )
@@ -41,7 +37,6 @@ from planner.units import format_count, format_flops
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from planner.models.architecture import Architecture
     from planner.spec.load import Declared
 
 # Order is the design: everything that rounds comes before weight decay, which is solved for what
@@ -49,12 +44,14 @@ if TYPE_CHECKING:
 PASSES: tuple[Callable[[Context, Draft], Draft], ...] = (
     ask_tokens,
     choose_batch,
+    split_batch,
     round_steps,
     set_learning_rate,
     set_schedule,
     ask_timescale,
     solve_weight_decay,
     weigh_batch,
+    count_experts,
     count_flops,
     predict,
 )
@@ -207,7 +204,7 @@ def _run(context: Context, name: str, draft: Draft) -> Run:
             norm=architecture.norm,
             biases=architecture.biases,
             tied_embeddings=architecture.tied_embeddings,
-            experts=_experts(architecture, draft, tokens),
+            experts=draft.experts,
             attention_multiplier=attention_multiplier(spec.parametrization.kind, shape.head_dim),
         ),
         params=Params(
@@ -252,23 +249,6 @@ def _run(context: Context, name: str, draft: Draft) -> Run:
         flops=draft.flops,
         predicted=draft.predicted,
         audit=audit_run(context, draft),
-    )
-
-
-def _experts(architecture: Architecture, draft: Draft, tokens: int) -> Experts | None:
-    """Return what each expert sees: D k / E tokens, on the parameters of a model with one expert.
-
-    arXiv 2509.25087 B.4: with one of E experts a token, the effective TPP is TPP / E.
-    """
-    if architecture.experts is None:
-        return None
-    each = tokens * architecture.top_k / architecture.experts
-    with_one = count_params(replace(architecture, top_k=1), draft.size.shape).active
-    return Experts(
-        count=architecture.experts,
-        top_k=architecture.top_k,
-        tokens_per_expert=each,
-        tpp_per_expert=each / with_one,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from planner.compile.origins import origin_of
 from planner.plan.model import Provenance
 
 if TYPE_CHECKING:
@@ -16,9 +17,10 @@ _FINAL = {"linear": 0.1, "cosine": 0.1, "wsd": 0.0, "linear-to-zero": 0.0, "cons
 
 def set_learning_rate(context: Context, draft: Draft) -> Draft:
     """Record where the base peak rate comes from; it is the same for every size."""
-    origin = context.declared.origin("parametrization.base_lr")
-    declared = str(origin) if origin else "assumed: the proxy of arXiv 2509.25087 Table 5"
-    return draft.filled({"optimizer.base_peak_lr": Provenance(declared=declared)})
+    origin = origin_of(
+        context, "parametrization.base_lr", "assumed: the proxy of arXiv 2509.25087 Table 5"
+    )
+    return draft.filled({"optimizer.base_peak_lr": origin})
 
 
 def set_schedule(context: Context, draft: Draft) -> Draft:
@@ -29,12 +31,15 @@ def set_schedule(context: Context, draft: Draft) -> Draft:
     """
     schedule, batch = context.spec.schedule, draft.batch_tokens(context.architecture.seq_len)
     warmup = schedule.warmup
-    limits: dict[str, float | int | str | None] = {}
+    limits: dict[str, float] = {}
+    inputs: dict[str, float | int | str | None] = {}
     if warmup.fraction is not None:
-        limits[f"{warmup.fraction:g} * steps"] = warmup.fraction * draft.steps
+        limits["warmup.fraction * steps"] = warmup.fraction * draft.steps
+        inputs |= {"warmup.fraction": warmup.fraction, "steps": draft.steps}
     if warmup.tokens is not None:
-        limits[f"{warmup.tokens:,} tokens / batch.tokens"] = warmup.tokens / batch
-    exact = min(float(value) for value in limits.values() if value is not None)
+        limits["warmup.tokens / batch.tokens"] = warmup.tokens / batch
+        inputs |= {"warmup.tokens": warmup.tokens, "batch.tokens": batch}
+    exact = min(limits.values())
     steps = min(round(exact), draft.steps - 1)
     if steps == 0 and exact > 0 and draft.steps > 1:
         steps = 1
@@ -51,7 +56,7 @@ def set_schedule(context: Context, draft: Draft) -> Draft:
     trail = {
         "warmup_steps": Provenance(
             formula="min(" + ", ".join(limits) + ")" if len(limits) > 1 else next(iter(limits)),
-            inputs=limits,
+            inputs=inputs,
             declared=str(context.declared.origin("schedule") or "default: 10 % of the steps"),
             exact=exact,
             rounding="to the nearest whole step, at least one",

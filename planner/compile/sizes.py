@@ -56,13 +56,26 @@ def listed_sizes(declared: Declared, architecture: Architecture, convention: str
         if size.d_model is None:
             plan = _by_rule(declared, architecture, convention, size, place)
         else:
-            origin = Provenance(declared=str(declared.origin(place)))
-            names = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ffn")
-            trail = {f"model.{key}": origin for key in names}
             shape = _explicit(declared, architecture, size, place)
+            trail = _declared_trail(declared, size, shape, place)
             plan = size_plan(architecture, convention, size.name, shape, trail)
         result.append(replace(plan, batch=size.batch))
     return result
+
+
+def _declared_trail(
+    declared: Declared, size: Size, shape: Shape, place: str
+) -> dict[str, Provenance]:
+    """Return the trail of what a size declares itself; the rest follows from the family's rules."""
+    origin = Provenance(declared=str(declared.origin(place)))
+    names = ("d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ffn")
+    trail = {f"model.{key}": origin for key in names if getattr(size, key) is not None}
+    if size.n_heads is not None and size.head_dim is None:
+        trail["model.head_dim"] = Provenance(
+            formula="d_model / n_heads",
+            inputs={"d_model": shape.d_model, "n_heads": shape.n_heads},
+        )
+    return trail
 
 
 def _by_rule(
@@ -99,8 +112,8 @@ def _explicit(declared: Declared, architecture: Architecture, size: Size, place:
     groups = architecture.kv_groups if size.n_kv_heads is None else None
     try:
         shape = replace(architecture, kv_groups=groups).shape(size.d_model, size.n_layers, head_dim)
-    except ValueError as error:
-        raise declared.error(place, str(error)) from None
+    except ValueError as error:  # the head width was checked: it is the groups
+        raise declared.error("architecture.kv_groups", f"size {size.name}: {error}") from None
     if size.n_kv_heads is not None:
         if shape.n_heads % size.n_kv_heads:
             raise declared.error(
@@ -109,4 +122,8 @@ def _explicit(declared: Declared, architecture: Architecture, size: Size, place:
         shape = replace(shape, n_kv_heads=size.n_kv_heads)
     if size.d_ffn is not None:
         shape = replace(shape, d_ffn=size.d_ffn)
+    if architecture.position == "rope" and shape.head_dim % 2:
+        raise declared.error(
+            place, f"heads of {shape.head_dim} are odd; rope wants an even head width"
+        )
     return shape

@@ -9,10 +9,23 @@ from planner.plan.model import Provenance
 if TYPE_CHECKING:
     from planner.compile.draft import Context, Draft
 
+MAX_TOKENS = 2.0**63
+
 
 def ask_tokens(context: Context, draft: Draft) -> Draft:
-    """Set the tokens that the TPP asks for, before any rounding."""
-    return draft.filled({}, tokens_asked=draft.tpp_asked * draft.size.n)
+    """Set the tokens that the TPP asks for, before any rounding.
+
+    Raises:
+        SpecError: If they are more than trainers count.
+    """
+    tokens = draft.tpp_asked * draft.size.n
+    if tokens >= MAX_TOKENS:
+        raise context.declared.error(
+            "tpp",
+            f"size {draft.size.name} at {draft.tpp_asked:g} TPP trains on {tokens:.4g} tokens, "
+            "more than 64 bits count",
+        )
+    return draft.filled({}, tokens_asked=tokens)
 
 
 def round_steps(context: Context, draft: Draft) -> Draft:
@@ -30,7 +43,8 @@ def round_steps(context: Context, draft: Draft) -> Draft:
             f"size {draft.size.name} at {draft.tpp_asked:g} TPP trains on "
             f"{draft.tokens_asked:,.0f} tokens, less than one batch of {batch:,}",
         )
-    n = f"params ({context.params_convention})"
+    n = f"N_{context.params_convention}"
+    asked = draft.trail.get("tpp asked", Provenance())
     trail = {
         "steps": Provenance(
             formula=f"tpp * {n} / batch.tokens",
@@ -47,6 +61,8 @@ def round_steps(context: Context, draft: Draft) -> Draft:
         "tpp": Provenance(
             formula=f"tokens / {n}",
             inputs={"tokens": steps * batch, n: draft.size.n},
+            law=asked.law,
+            declared=f"{asked.declared}: {asked.formula}" if asked.formula else asked.declared,
             exact=draft.tpp_asked,
             rounding="to whole steps",
         ),

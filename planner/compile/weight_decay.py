@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 from planner.compile.context import betas_and_eps
@@ -71,6 +72,13 @@ def solve_weight_decay(context: Context, draft: Draft) -> Draft:
     hidden = rules[HIDDEN]
     hidden_lr = base.lr * hidden.lr.value(width, depth)
     decay_factor = hidden.weight_decay.value(width, depth)
+    width_factor = "" if context.decay == "independent" or standard else " * m_N"
+    depth_factor = (
+        f" * m_L^{1 - base.depth_exponent:.15g}"
+        if kind == "completep" and base.depth_exponent != 1
+        else ""
+    )
+    numerator = f"batch.tokens{width_factor}{depth_factor}"
     inputs: dict[str, float | int | str | None] = {
         "batch.tokens": batch,
         "base_peak_lr": base.lr,
@@ -85,19 +93,17 @@ def solve_weight_decay(context: Context, draft: Draft) -> Draft:
         origin = str(context.declared.origin("timescale"))
         trail["optimizer.base_weight_decay"] = Provenance(declared=origin)
         trail["optimizer.tau"] = Provenance(
-            formula="batch.tokens / (lr * weight_decay * tokens) of the hidden matrices",
+            formula=f"{numerator} / (base_peak_lr * base_weight_decay * tokens)",
             inputs={**inputs, "base_weight_decay": weight_decay},
         )
     else:
-        weight_decay = weight_decay_for(draft.tau_asked, batch, hidden_lr, tokens) / decay_factor
-        width_factor = "" if context.decay == "independent" or standard else " * m_N"
-        depth_factor = (
-            f" * m_L^{1 - base.depth_exponent:g}"
-            if kind == "completep" and base.depth_exponent != 1
-            else ""
-        )
+        try:
+            weight_decay = weight_decay_for(draft.tau_asked, batch, hidden_lr, tokens)
+            weight_decay /= decay_factor
+        except ZeroDivisionError:
+            weight_decay = math.inf
         trail["optimizer.base_weight_decay"] = Provenance(
-            formula=f"batch.tokens{width_factor}{depth_factor} / (base_peak_lr * tau * tokens)",
+            formula=f"{numerator} / (base_peak_lr * tau * tokens)",
             inputs={**inputs, "tau": draft.tau_asked},
             rounding="none: solved after all rounding, so that tau is exact",
         )
@@ -117,6 +123,12 @@ def solve_weight_decay(context: Context, draft: Draft) -> Draft:
                 tau=timescale(batch, values.lr, values.weight_decay, tokens),
             )
         )
+    if not all(math.isfinite(number) for row in rows for number in _numbers(row)):
+        raise context.declared.error(
+            "parametrization",
+            f"size {draft.size.name}: a base_lr of {base.lr:g} (weight decay {weight_decay:g}) "
+            "gives rates or decays too large or too small to be numbers",
+        )
     return draft.filled(
         trail,
         weight_decay=weight_decay,
@@ -125,3 +137,9 @@ def solve_weight_decay(context: Context, draft: Draft) -> Draft:
         ffn_ratio=ffn,
         depth_ratio=depth,
     )
+
+
+def _numbers(row: Tensor) -> list[float]:
+    """Return what a trainer gets; a decaying hidden matrix has a timescale."""
+    numbers = [row.lr, row.weight_decay, row.eps, row.forward_multiplier, row.init_std or 0.0]
+    return [*numbers, row.tau or (math.nan if row.weight_decay > 0 else 0.0)]

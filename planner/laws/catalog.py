@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from functools import cache
 from pathlib import Path
@@ -10,9 +9,11 @@ from typing import Any
 
 from planner.documents import Document, Place, read_document
 from planner.errors import LawError, did_you_mean
-from planner.laws.law import CONFIDENCES, CONSTANTS, FORMULAS, QUANTITIES, Law
+from planner.laws.law import CONFIDENCES, CONSTANTS, QUANTITIES, Law
+from planner.units import show
 
 SCHEMA = "planner.laws/1"
+_LARGEST = 1e30  # of any number in a law: beyond it arithmetic would leave what a float holds
 _FIELDS = (
     "quantity",
     "form",
@@ -24,7 +25,9 @@ _FIELDS = (
     "covariance",
     "scatter",
 )
-_OPTIONAL_CONSTANTS = ("sequence_length",)
+# constants that a law may have beyond its form's: batches stated in sequences
+_OPTIONAL = {"batch": ("sequence_length",), "critical_batch": ("sequence_length",)}
+_ANY_SIGN = ("exponent", "E")
 
 
 @cache
@@ -38,7 +41,8 @@ def load_laws(path: str | os.PathLike[str]) -> dict[str, Law]:
 
     Raises:
         SpecError: If the file is not readable YAML.
-        LawError: If a law lacks a field, has an unknown one, or states no finite constants.
+        LawError: If a law lacks a field, has an unknown one, states no finite constants, or has a
+            form, an input or constants that its quantity cannot have.
     """
     document = read_document(path)
     return _Reader(document).laws()
@@ -72,48 +76,61 @@ class _Reader:
         for key in entry:
             if key not in _FIELDS:
                 raise self.fail((*place, key), f"is unknown; {did_you_mean(key, _FIELDS)}")
-        form = self.choice(entry, place, "form", FORMULAS)
-        constants = self.numbers(entry, (*place, "constants"))
-        wanted = CONSTANTS[form]
-        for key in wanted:
-            if key not in constants:
-                raise self.fail((*place, "constants"), f"lacks {key!r}")
-        for key in constants:
-            if key not in wanted and key not in _OPTIONAL_CONSTANTS:
-                raise self.fail(
-                    (*place, "constants", key), f"is unknown; {did_you_mean(key, wanted)}"
-                )
+        quantity = self.choice(entry, place, "quantity", QUANTITIES)
+        form, argument = QUANTITIES[quantity]
+        for key, wanted in (("form", form), ("input", argument)):
+            got = self.text(entry, place, key)
+            if got != wanted:
+                raise self.fail((*place, key), f"got {got!r}; a law for {quantity} has {wanted!r}")
         return Law(
             name=name,
-            quantity=self.choice(entry, place, "quantity", QUANTITIES),
+            quantity=quantity,
             form=form,
-            input=self.text(entry, place, "input"),
-            constants=constants,
+            input=argument,
+            constants=self.constants(entry, (*place, "constants"), quantity, form),
             source=self.text(entry, place, "source"),
             confidence=self.choice(entry, place, "confidence", CONFIDENCES),
             fitted_range=self.ranges(entry, (*place, "fitted_range")),
-            covariance=self.covariance(entry, (*place, "covariance")),
-            scatter=(
-                self.number(entry["scatter"], (*place, "scatter")) if "scatter" in entry else None
-            ),
+            covariance=self.covariance(entry, (*place, "covariance"), form),
+            scatter=self.scatter(entry, (*place, "scatter"), form),
         )
+
+    def constants(
+        self, entry: dict[str, Any], place: Place, quantity: str, form: str
+    ) -> dict[str, float]:
+        constants = self.numbers(entry, place)
+        wanted = CONSTANTS[form]
+        for key in wanted:
+            if key not in constants:
+                raise self.fail(place, f"lacks {key!r}")
+        for key, value in constants.items():
+            if key not in (*wanted, *_OPTIONAL.get(quantity, ())):
+                raise self.fail((*place, key), f"is unknown; {did_you_mean(key, wanted)}")
+            if value <= 0 and (key not in _ANY_SIGN or form == "iso-loss"):
+                raise self.fail((*place, key), f"got {value:g}, wanted more than 0")
+        # beyond it a run's least tokens are not defined
+        if quantity == "critical_batch" and not 0 <= constants["exponent"] < 1:
+            raise self.fail(
+                (*place, "exponent"), f"got {constants['exponent']:g}, wanted at least 0, below 1"
+            )
+        return constants
 
     def text(self, entry: dict[str, Any], place: Place, key: str) -> str:
         if not isinstance(entry.get(key), str) or not entry[key]:
-            raise self.fail((*place, key), f"got {entry.get(key)!r}, wanted text")
+            raise self.fail((*place, key), f"got {show(entry.get(key))}, wanted text")
         return str(entry[key])
 
     def choice(self, entry: dict[str, Any], place: Place, key: str, known: Any) -> str:
         got = self.text(entry, place, key)
         if got not in known:
-            raise self.fail((*place, key), f"got {got!r}; {did_you_mean(got, known)}")
+            raise self.fail((*place, key), f"got {show(got)}; {did_you_mean(got, known)}")
         return got
 
     def number(self, value: Any, place: Place) -> float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
-            raise self.fail(place, f"got {value!r}, wanted a number")
-        if not math.isfinite(value):
-            raise self.fail(place, f"got {value!r}, wanted a finite number")
+            raise self.fail(place, f"got {show(value)}, wanted a number")
+        if not abs(value) <= _LARGEST:
+            raise self.fail(place, f"got {show(value)}, wanted a finite number up to 1e30")
         return float(value)
 
     def numbers(self, entry: dict[str, Any], place: Place) -> dict[str, float]:
@@ -129,7 +146,7 @@ class _Reader:
         result = {}
         for key, pair in value.items():
             if not isinstance(pair, list) or len(pair) != 2:
-                raise self.fail((*place, key), f"got {pair!r}, wanted [low, high]")
+                raise self.fail((*place, key), f"got {show(pair)}, wanted [low, high]")
             low, high = (self.number(item, (*place, key)) for item in pair)
             if low > high:
                 raise self.fail((*place, key), f"got [{low:g}, {high:g}], wanted low first")
@@ -137,19 +154,36 @@ class _Reader:
         return result
 
     def covariance(
-        self, entry: dict[str, Any], place: Place
+        self, entry: dict[str, Any], place: Place, form: str
     ) -> tuple[tuple[float, ...], ...] | None:
         value = entry.get(place[-1])
         if value is None:
             return None
         size = len(CONSTANTS["chinchilla"])
+        if form != "chinchilla":
+            raise self.fail(place, "only a loss law has one")
         if (
             not isinstance(value, list)
             or len(value) != size
             or any(not isinstance(row, list) or len(row) != size for row in value)
         ):
             raise self.fail(place, f"wanted {size} rows of {size} numbers")
-        return tuple(
+        rows = tuple(
             tuple(self.number(item, (*place, str(i))) for item in row)
             for i, row in enumerate(value)
         )
+        for i, row in enumerate(rows):
+            for k, item in enumerate(row):
+                if rows[k][i] != item or item**2 > row[i] * rows[k][k] * (1 + 1e-9):
+                    raise self.fail(
+                        (*place, str(i)), "wanted a symmetric matrix that is a covariance"
+                    )
+        return rows
+
+    def scatter(self, entry: dict[str, Any], place: Place, form: str) -> float | None:
+        if entry.get(place[-1]) is None:
+            return None
+        value = self.number(entry[place[-1]], place)
+        if value < 0:
+            raise self.fail(place, f"got {value:g}, wanted 0 or more")
+        return value

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
     from planner.laws.law import Law
 
+_MAX_LOG = 512.0  # e^512 times the optimal tokens
+
 
 @dataclass(frozen=True, slots=True)
 class Compression:
@@ -66,9 +68,9 @@ def at_tpp(law: Law, tpp: float) -> Compression:
         LawError: If ``tpp`` lies below the compute-optimal one.
     """
     optimal = law.constants["optimal_tpp"]
-    if tpp < optimal:
+    if not tpp >= optimal:
         raise LawError(f"got {tpp:.4g} TPP, wanted at least the compute-optimal {optimal:.4g}")
-    return _solve(law, lambda point: point.tpp >= tpp)
+    return _solve(law, lambda point: point.tpp < tpp)
 
 
 def at_extra_compute(law: Law, extra: float) -> Compression:
@@ -77,9 +79,9 @@ def at_extra_compute(law: Law, extra: float) -> Compression:
     Raises:
         LawError: If ``extra`` is negative.
     """
-    if extra < 0:
+    if not extra >= 0:
         raise LawError(f"got extra compute of {extra:.4g}, wanted zero or more")
-    return _solve(law, lambda point: point.compute_ratio >= 1 + extra)
+    return _solve(law, lambda point: point.compute_ratio < 1 + extra)
 
 
 def trade_off(
@@ -111,17 +113,34 @@ def trade_off(
     return sorted(points, key=lambda point: point.tpp)
 
 
-def _solve(law: Law, far_enough: Callable[[Compression], bool]) -> Compression:
-    """Bisect k_N in log space; TPP and compute both grow as it falls from 1 to the wall."""
-    low, high = math.log(smallest_params_ratio(law)), 0.0
-    if far_enough(at_params_ratio(law, 1.0)):
-        return at_params_ratio(law, 1.0)
+def _solve(law: Law, short: Callable[[Compression], bool]) -> Compression:
+    """Return the first point that is not ``short``: TPP and compute both grow with k_D.
+
+    Bisects log k_D, not k_N: the curve is symmetric in the two, and near its wall k_N has no digits
+    left to tell points apart.
+    """
+    a, r = law.constants["exponent"], law.constants["optimal_tpp"]
+
+    def point(log_tokens: float) -> Compression:
+        tokens_ratio = math.exp(log_tokens)
+        params_ratio = float((2 - tokens_ratio**-a) ** (-1 / a))
+        return Compression(
+            params_ratio, tokens_ratio, params_ratio * tokens_ratio, tokens_ratio / params_ratio * r
+        )
+
+    low, high = 0.0, 1.0
+    if not short(point(low)):
+        return point(low)
+    while short(point(high)):
+        low, high = high, 2 * high
+        if high > _MAX_LOG:
+            raise LawError("the point asked for is too far from the compute-optimal one")
     for _ in range(200):
         middle = (low + high) / 2
         if middle in (low, high):
             break
-        if far_enough(at_params_ratio(law, math.exp(middle))):
+        if short(point(middle)):
             low = middle
         else:
             high = middle
-    return at_params_ratio(law, math.exp(high))
+    return point(high)

@@ -17,7 +17,14 @@ CONSTANTS = {
     "chinchilla": ("E", "A", "B", "alpha", "beta"),
     "iso-loss": ("exponent", "optimal_tpp"),
 }
-QUANTITIES = ("tau", "batch", "critical_batch", "loss", "compression")
+# what a law can give: the form it has, and what it is a function of
+QUANTITIES = {
+    "tau": ("power", "tpp"),
+    "batch": ("power", "tokens"),
+    "critical_batch": ("power", "tokens"),
+    "loss": ("chinchilla", "params_and_tokens"),
+    "compression": ("iso-loss", "params_ratio"),
+}
 CONFIDENCES = ("verified", "secondary", "derived", "recalled", "declared", "fitted")
 
 
@@ -29,7 +36,7 @@ class Law:
         name: What specs call it.
         quantity: What it gives: tau (fraction of training), batch or critical_batch (tokens),
             loss (nats a token), compression (ratio).
-        form: Key of `FORMULAS`.
+        form: Key of `FORMULAS`; `QUANTITIES` says which one a quantity has.
         input: What it is a function of: ``tpp``, ``tokens`` or a pair.
         constants: Values of the form's constants.
         source: Where the constants come from.
@@ -62,14 +69,21 @@ class Law:
         A law stated in sequences gives tokens: the result is multiplied by its sequence length.
 
         Raises:
-            LawError: If the law is not a power law, or ``value`` is not positive and finite.
+            LawError: If the law is not a power law, ``value`` is not positive and finite, or the
+                result is beyond what a float holds.
         """
         if self.form != "power":
             raise LawError(f"law {self.name!r} is of form {self.form}, wanted a power law")
         if not (value > 0 and math.isfinite(value)):
             raise LawError(f"law {self.name!r} got {self.input} {value}, wanted a positive number")
-        result = self.constants["coefficient"] * value ** self.constants["exponent"]
-        return float(result * self.constants.get("sequence_length", 1.0))
+        try:
+            result = self.constants["coefficient"] * value ** self.constants["exponent"]
+            result *= self.constants.get("sequence_length", 1.0)
+        except OverflowError:
+            result = math.inf
+        if not math.isfinite(result):
+            raise LawError(f"law {self.name!r} is too large to state at {self.input} {value:.4g}")
+        return float(result)
 
     def outside(self, **inputs: float) -> str | None:
         """Return a sentence if an input lies outside the fitted range, else None."""

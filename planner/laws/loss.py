@@ -36,7 +36,7 @@ def predict_loss(law: Law, params: float, tokens: float, level: float = 0.9) -> 
         level: Coverage of the interval.
 
     Raises:
-        LawError: If the law is of another form.
+        LawError: If the law is of another form, or states an uncertainty without meaning.
     """
     if law.form != "chinchilla":
         raise LawError(f"law {law.name!r} is of form {law.form}, wanted a loss law")
@@ -59,7 +59,10 @@ def predict_loss(law: Law, params: float, tokens: float, level: float = 0.9) -> 
         for gj, vij in zip(gradient, row, strict=True)
     )
     log_variance = max(variance, 0.0) / loss**2 + (law.scatter or 0.0) ** 2
-    spread = math.exp(NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(log_variance))
+    log_spread = NormalDist().inv_cdf((1 + level) / 2) * math.sqrt(log_variance)
+    if not log_spread < 100:
+        raise LawError(f"law {law.name!r} states an uncertainty too wide to predict with")
+    spread = math.exp(log_spread)
     return LossPrediction(loss, loss / spread, loss * spread)
 
 

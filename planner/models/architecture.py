@@ -65,7 +65,7 @@ class Architecture:
         Raises:
             ValueError: If the heads do not divide the width.
         """
-        head_dim = head_dim or self.head_dim or head_dim_for(d_model)
+        head_dim = head_dim or self.head_dim or head_dim_for(d_model, self.kv_groups or 1)
         n_heads, rest = divmod(d_model, head_dim)
         if rest:
             raise ValueError(f"heads of {head_dim} do not divide width {d_model}")
@@ -97,14 +97,14 @@ class Shape:
         return self.n_kv_heads * self.head_dim
 
 
-def head_dim_for(d_model: int) -> int:
+def head_dim_for(d_model: int, kv_groups: int = 1) -> int:
     """Return the default head width: 64 below a model width of 1024, 128 from there.
 
-    The pattern of Celerity's five sizes (arXiv 2509.25087 Table 2). Widths that 64 or 128 does
-    not divide get the largest power of two that does.
+    The pattern of Celerity's five sizes (arXiv 2509.25087 Table 2). Where groups of ``kv_groups``
+    such heads do not divide the width, the largest smaller power of two whose groups do (or 1).
     """
     head_dim = 64 if d_model < 1024 else 128
-    while d_model % head_dim:
+    while head_dim > 1 and d_model % (head_dim * kv_groups):
         head_dim //= 2
     return head_dim
 

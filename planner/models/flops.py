@@ -1,5 +1,7 @@
-"""Training FLOPs: exact, by the paper's own rule, and 6ND. Forward plus backward is three times
-forward; a multiply-add is two operations. Recomputation is not counted.
+"""Training FLOPs: exact, by the paper's own rule, and 6ND.
+
+Forward plus backward is three times forward; a multiply-add is two operations. Recomputation is
+not counted.
 """
 
 from __future__ import annotations
@@ -16,8 +18,13 @@ def exact_flops_per_token(
     three times over: 12 d_attn S a token and layer with full attention (the convention of
     arXiv 2204.02311 appendix B), 12 d_attn (S + 1)/2 when only the causal pairs are counted.
     """
-    pairs = (architecture.seq_len + 1) / 2 if causal else float(architecture.seq_len)
+    pairs = attended(architecture, causal=causal)
     return 6.0 * params.active_matrices + 12.0 * shape.n_layers * shape.d_attn * pairs
+
+
+def attended(architecture: Architecture, *, causal: bool) -> float:
+    """Return the positions that a token attends to on average: S, or (S + 1)/2 if causal."""
+    return (architecture.seq_len + 1) / 2 if causal else float(architecture.seq_len)
 
 
 def paper_flops_per_token(

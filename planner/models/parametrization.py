@@ -45,9 +45,9 @@ class Factor:
             return "0"
         parts = [self.base or base] if (self.base or base) else []
         if self.width:
-            parts.append(f"{width_name}^{self.width:g}")
+            parts.append(f"{width_name}^{self.width:.15g}")
         if self.depth:
-            parts.append(f"m_L^{self.depth:g}")
+            parts.append(f"m_L^{self.depth:.15g}")
         return " * ".join(parts) or "1"
 
 

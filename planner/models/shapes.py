@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from planner.models.architecture import Architecture, Shape, count_params, head_dim_for
@@ -48,25 +49,35 @@ def counted(architecture: Architecture, shape: Shape, convention: str) -> int:
     return int(getattr(count_params(architecture, shape), convention))
 
 
-def shape_for(architecture: Architecture, params: float, convention: str = "total") -> Shape:
+@lru_cache(maxsize=4096)
+def _thin_and_layer(architecture: Architecture, convention: str, width: int) -> tuple[int, int]:
+    """Return the parameters of one layer with all that surrounds it, and of one more layer."""
+    thin = counted(architecture, architecture.shape(width, 1), convention)
+    return thin, counted(architecture, architecture.shape(width, 2), convention) - thin
+
+
+def shape_for(
+    architecture: Architecture, params: float, convention: str = "total", slack: float = 2.0
+) -> Shape:
     """Return the shape nearest to a parameter count.
 
     The width is the one at which the rule's own depth comes nearest to the count; the depth is
-    then the whole number of layers nearest to it. From Table 10's N this finds all five widths
-    and depths of arXiv 2509.25087 Table 2.
+    then the whole number of layers nearest to it that lies within ``slack`` of the rule (tiny
+    sizes are mostly embedding, and depth alone would have to make up for too much). From
+    Table 10's N this finds all five widths and depths of arXiv 2509.25087 Table 2.
 
     Args:
         architecture: What the family's sizes share.
         params: Parameters wanted.
         convention: Which parameters are counted.
+        slack: How far, relatively, the depth may lie from the rule.
 
     Raises:
         ValueError: If even the smallest or the largest shape is far from the count.
     """
     best: tuple[float, int] | None = None
     for width in widths(architecture):
-        thin = counted(architecture, architecture.shape(width, 1), convention)
-        layer = counted(architecture, architecture.shape(width, 2), convention) - thin
+        thin, layer = _thin_and_layer(architecture, convention, width)
         count = thin + layer * (rule_depth(width) - 1)
         error = abs(math.log(count / params)) if count > 0 else math.inf
         if best is None or error < best[0]:
@@ -75,9 +86,10 @@ def shape_for(architecture: Architecture, params: float, convention: str = "tota
             break
     assert best is not None
     width = best[1]
-    thin = counted(architecture, architecture.shape(width, 1), convention)
-    layer = counted(architecture, architecture.shape(width, 2), convention) - thin
-    shape = architecture.shape(width, max(1, round((params - thin) / layer) + 1))
+    thin, layer = _thin_and_layer(architecture, convention, width)
+    depths = depths_near_rule(width, slack)
+    depth = min(max(round((params - thin) / layer) + 1, depths[0]), depths[-1])
+    shape = architecture.shape(width, depth)
     found = counted(architecture, shape, convention)
     if abs(math.log(found / params)) > math.log(1.5):
         raise ValueError(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from planner.errors import PlanFileError
 from planner.plan.model import SCHEMA, Plan, Run
+from planner.units import show
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 _JSON_NAMES = {"tensor_class": "class"}
 _PYTHON_NAMES = {json_name: name for name, json_name in _JSON_NAMES.items()}
 _NOT_IN_RUN_DIGEST = ("digest", "audit", "predicted")
-_MAX_BYTES = 256 * 1024 * 1024
+MAX_BYTES = 64 * 1024 * 1024
+"""Of a plan file: several times what the largest spec compiles to."""
 
 
 def to_json(value: Any) -> Any:
@@ -89,19 +91,42 @@ def load_plan(text: str | bytes, name: str = "<plan>") -> Plan:
     Raises:
         PlanFileError: If it is not JSON, not a plan, of another version, or was edited.
     """
-    if len(text) > _MAX_BYTES:
-        raise PlanFileError(f"the file has more than {_MAX_BYTES} bytes", file=name)
+    if len(text) > MAX_BYTES:
+        raise PlanFileError(
+            f"has {len(text):,} bytes, wanted at most {MAX_BYTES:,}: is this the right file?",
+            file=name,
+        )
     try:
-        document = json.loads(text)
+        text = text if isinstance(text, str) else text.decode("utf-8")
+        document = json.loads(text, parse_constant=_no_constant, object_pairs_hook=_without_repeats)
+    except PlanFileError as error:
+        raise PlanFileError(error.message, file=name) from None
     except UnicodeDecodeError:
         raise PlanFileError("is not a plan: it is not UTF-8 text", file=name) from None
     except json.JSONDecodeError as error:
         raise PlanFileError(
-            f"is not a plan: it is not JSON ({error.msg})", file=name, line=error.lineno
+            f"is not a plan: {_json_problem(error)}", file=name, line=error.lineno
         ) from None
     except (RecursionError, ValueError):
         raise PlanFileError("is not a plan: its JSON cannot be read", file=name) from None
     return plan_from_document(document, name)
+
+
+def _json_problem(error: json.JSONDecodeError) -> str:
+    if not error.doc.strip():
+        return "it is empty"
+    if error.pos >= len(error.doc.rstrip()) or error.msg.startswith("Unterminated"):
+        return "its JSON is cut short"
+    return f"it is not JSON ({error.msg[0].lower()}{error.msg[1:]})"
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in result:
+            raise PlanFileError(f"is not a plan: the key {show(key)} is there twice")
+        result[key] = value
+    return result
 
 
 def plan_from_document(document: Any, name: str = "<plan>") -> Plan:
@@ -114,7 +139,7 @@ def plan_from_document(document: Any, name: str = "<plan>") -> Plan:
         raise PlanFileError(f'is not a plan: it has no "schema": "{SCHEMA}"', file=name)
     if document["schema"] != SCHEMA:
         raise PlanFileError(
-            f"got schema {document['schema']!r}, wanted {SCHEMA!r}", file=name, field="schema"
+            f"got {show(document['schema'])}, wanted {SCHEMA!r}", file=name, field="schema"
         )
     from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -123,23 +148,52 @@ def plan_from_document(document: Any, name: str = "<plan>") -> Plan:
         _forbid_extra(Plan, ConfigDict(extra="forbid"))
         plan: Plan = TypeAdapter(Plan).validate_python(body)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         field = ".".join(str(_JSON_NAMES.get(str(part), part)) for part in first["loc"])
-        raise PlanFileError(f"is not a plan: {first['msg']}", file=name, field=field) from None
-    if plan_digest(document) != document.get("digest"):
+        raise PlanFileError(_sentence(first), file=name, field=field) from None
+    try:
+        # of what was written and of what was understood: they differ where a number is text
+        digests = {plan_digest(document), plan_digest(plan_document(plan))}
+    except ValueError:  # a number beyond floats, or text that is no Unicode
+        raise PlanFileError("is not a plan: its JSON cannot be read", file=name) from None
+    if digests != {plan.digest}:
         raise PlanFileError(
             "was changed after it was planned: its digest does not match; plan again from the spec",
             file=name,
             field="digest",
         )
-    for run in document["runs"]:
-        if run_digest(run) != run["digest"]:
+    names = set()
+    for position, run in enumerate(plan.runs):
+        if run.name in names:
             raise PlanFileError(
-                f"run {run['name']!r} does not match its digest; plan again from the spec",
+                f"got the run {show(run.name)} twice", file=name, field=f"runs.{position}.name"
+            )
+        names.add(run.name)
+        if run_digest(run) != run.digest:
+            raise PlanFileError(
+                f"run {show(run.name)} does not match its digest; plan again from the spec",
                 file=name,
-                field="digest",
+                field=f"runs.{position}.digest",
             )
     return plan
+
+
+def _sentence(item: Any) -> str:
+    """Return what pydantic found in words: what was got, what was wanted."""
+    match item["type"]:
+        case "missing":
+            return "is missing"
+        case "unexpected_keyword_argument":
+            return "is unknown: was it written by another version?"
+        case "int_from_float":
+            wanted = "a whole number"
+        case "tuple_type":
+            wanted = "a list"
+        case "dataclass_type" | "dict_type":
+            wanted = "a mapping"
+        case _:
+            wanted = item["msg"].removeprefix("Input should be ").removeprefix("a valid ")
+    return f"got {show(item['input'])}, wanted {wanted}"
 
 
 def plan_json_schema() -> dict[str, Any]:
@@ -159,13 +213,28 @@ def plan_json_schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
-def _renamed(value: Any) -> Any:
-    """Return JSON values with JSON-only keys turned into Python names."""
-    if isinstance(value, dict):
-        return {_PYTHON_NAMES.get(key, key): _renamed(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_renamed(item) for item in value]
-    return value
+def _renamed(document: dict[str, Any]) -> dict[str, Any]:
+    """Return a plan's JSON with the JSON-only names of its tensor rows turned into Python's."""
+    runs = document.get("runs")
+    if not isinstance(runs, list):
+        return document
+    return {**document, "runs": [_renamed_run(run) for run in runs]}
+
+
+def _renamed_run(run: Any) -> Any:
+    if not isinstance(run, dict) or not isinstance(run.get("tensors"), list):
+        return run
+    rows = [
+        {_PYTHON_NAMES.get(key, key): item for key, item in row.items()}
+        if isinstance(row, dict)
+        else row
+        for row in run["tensors"]
+    ]
+    return {**run, "tensors": rows}
+
+
+def _no_constant(name: str) -> None:
+    raise PlanFileError(f"is not a plan: it holds {name}, which is no JSON number")
 
 
 def _forbid_extra(root: type, config: Any) -> None:

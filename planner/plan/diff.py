@@ -38,7 +38,8 @@ class Change:
 def diff_plans(before: Plan, after: Plan) -> list[Change]:
     """Return the differences, the family's first, then run by run in the order of the plans.
 
-    Digests, audits, warnings and provenance are left out: they follow from the rest.
+    Digests, audits, warnings and provenance are left out: they follow from the rest. Of a law its
+    constants are compared.
     """
     changes = list(_compare(None, _family(before), _family(after)))
     runs_before = {run.name: run for run in before.runs}
@@ -60,6 +61,8 @@ def _family(plan: Plan) -> dict[str, Any]:
             fields |= {f"{name}.{key}": item for key, item in value.items()}
         else:
             fields[name] = value
+    for name, law in plan.laws.items():
+        fields |= {f"laws.{name}.{key}": value for key, value in law.constants.items()}
     return fields
 
 

@@ -1,4 +1,4 @@
-"""Explaining a plan: for any number of a run, its formula, inputs, law with source, and rounding."""
+"""Explaining a plan: where any number of a run came from, with formula, law and rounding."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def explain(plan: Plan, target: str) -> list[Explanation]:
     leaves = dict(run_fields(run))
     wanted = [name for name in leaves if name == field or name.startswith(f"{field}.")]
     if not wanted:
-        known = {name for name in leaves} | {name.split(".")[0] for name in leaves}
+        known = set(leaves) | {name.split(".")[0] for name in leaves}
         raise ExplainError(
             f"run {run.name!r} has no such field; {did_you_mean(field, known)}", field=field
         )
@@ -67,7 +67,7 @@ def explain(plan: Plan, target: str) -> list[Explanation]:
 
 
 def run_fields(run: Run) -> Iterator[tuple[str, Any]]:
-    """Yield every number, text and flag of a run as (dotted field, value), digest and audit aside."""
+    """Yield every value of a run as (dotted field, value), digest and audit aside."""
     document = to_json(run)
     for name in ("digest", "audit", "name"):
         del document[name]

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
+import stat
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.documents import read_bytes
+from planner.documents import read_bytes, read_stdin
 from planner.errors import OutputError, PlanFileError, SpecError
-from planner.plan.codec import dump_plan, load_plan
+from planner.plan.codec import MAX_BYTES, dump_plan, load_plan
 
 if TYPE_CHECKING:
     from planner.plan.model import Plan
-
-_MAX_BYTES = 256 * 1024 * 1024
 
 
 def read_plan(path: str | os.PathLike[str]) -> Plan:
@@ -25,13 +23,11 @@ def read_plan(path: str | os.PathLike[str]) -> Plan:
         PlanFileError: If it cannot be read, is no plan, or was edited.
     """
     name = os.fspath(path)
-    if name == "-":
-        return load_plan(sys.stdin.buffer.read(), "<stdin>")
     try:
-        data = read_bytes(name, _MAX_BYTES)
+        data = read_stdin(MAX_BYTES) if name == "-" else read_bytes(name, MAX_BYTES)
     except SpecError as error:
         raise PlanFileError(error.message, file=error.file) from None
-    return load_plan(data, name)
+    return load_plan(data, "<stdin>" if name == "-" else name)
 
 
 def write_plan(plan: Plan, path: str | os.PathLike[str], *, force: bool = False) -> None:
@@ -49,27 +45,56 @@ def write_plan(plan: Plan, path: str | os.PathLike[str], *, force: bool = False)
 def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write a file whole or not at all: beside it first, then moved over it.
 
+    A device or a named pipe (``/dev/stdout``) is written to as it is.
+
     Raises:
         OutputError: If the file system refuses.
     """
     name = os.fspath(path)
-    target = Path(os.path.realpath(name))
-    temporary = None
+    if not name:
+        raise OutputError("got an empty file name")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
+        if _is_stream(name):
+            with open(name, "wb", opener=_open_stream) as stream:
+                os.set_blocking(stream.fileno(), True)
+                stream.write(text.encode())
+        else:
+            _replace(Path(os.path.realpath(name)), text.encode())
+    except FileExistsError:
+        raise OutputError("cannot be written: it lies in a file, not a folder", file=name) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise OutputError(f"cannot be written: {reason}", file=name) from None
+
+
+def _replace(target: Path, data: bytes) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    mode = target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~_umask()
+    handle, temporary = tempfile.mkstemp(prefix=f".{target.name[:40]}.", dir=target.parent)
+    try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(text.encode())
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(mode)
         Path(temporary).replace(target)
-    except (OSError, ValueError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error)
-        raise OutputError(f"cannot be written: {reason}", file=name) from None
+    except BaseException:  # also when interrupted
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _is_stream(name: str) -> bool:
+    """Return whether a path is a device, a pipe or a socket: nothing to replace."""
+    try:
+        mode = os.stat(name).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _open_stream(name: str, _: int) -> int:
+    # a pipe that nobody reads would hold up an ordinary open for ever
+    return os.open(name, os.O_WRONLY | os.O_NONBLOCK)
 
 
 def _umask() -> int:
@@ -79,16 +104,15 @@ def _umask() -> int:
 
 
 def _refuse_edited(name: str, text: str) -> None:
+    if not os.path.exists(name) or _is_stream(name):
+        return
     try:
-        if not Path(name).exists():
-            return
-        present = read_bytes(name, _MAX_BYTES)
-        if present == text.encode():
-            return
-        load_plan(present, name)
+        present = read_bytes(name, MAX_BYTES)
+        if present != text.encode():
+            load_plan(present, name)
     except SpecError as error:
         raise OutputError(f"{error.message}; nothing was written", file=name) from None
-    except (PlanFileError, OSError, ValueError):
+    except PlanFileError:
         raise OutputError(
             "exists and is not a plan as this program wrote it; nothing was written "
             "(overwrite with --force)",

@@ -12,6 +12,7 @@ from planner.render.target import Context, Job, Output, Slot
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from planner.plan.model import Plan
     from planner.render.check import Check
 
 _WORDS = {Slot.CONFIG: '"$config"', Slot.OUTPUT: '"$output"'}
@@ -54,7 +55,6 @@ class Cs3:
         common = {
             **context.common(),
             "root": options.runs_dir,
-            "place": f"{slug(context.plan.family)}/{short(context.plan.digest)}",
         }
         files = {
             f"{folder}/launch.sh": context.engine.render(
@@ -63,6 +63,9 @@ class Cs3:
                     **common,
                     "run": jobs[0].run,
                     "run_digest": context.plan.run(jobs[0].run).digest,
+                    # The run's digest, not the plan's: a plan that differs elsewhere, or only in
+                    # a warning, goes on with what this run has already trained.
+                    "place": place(context.plan, jobs[0].run),
                     "folder": folder,
                     "first": jobs[0],
                     "jobs": jobs,
@@ -81,6 +84,11 @@ class Cs3:
         from planner.render.check import check_scripts
 
         return check_scripts(files)
+
+
+def place(plan: Plan, run: str) -> str:
+    """Return where a run writes below the root of all runs: family, then the run's digest."""
+    return f"{slug(plan.family)}/{short(plan.run(run).digest)}"
 
 
 def _words(command: Sequence[str | Slot]) -> str:

@@ -9,6 +9,7 @@ Output is checked: only integers and text that went through ``| yaml``, ``| sh``
 from __future__ import annotations
 
 import traceback
+from dataclasses import is_dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -85,12 +86,21 @@ class Engine:
 @lru_cache(maxsize=8)
 def _environment(folder: Path | None) -> jinja2.Environment:
     import jinja2
-    from jinja2.sandbox import ImmutableSandboxedEnvironment
+    from jinja2.sandbox import SandboxedEnvironment
+
+    class Sandbox(SandboxedEnvironment):
+        """Jinja's sandbox, without its slow look at every attribute of our own plain records."""
+
+        def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
+            kind: Any = type(obj)
+            if _is_record(kind):
+                return not attr.startswith("_")
+            return super().is_safe_attribute(obj, attr, value)
 
     search = [str(template_folder())]
     if folder is not None:
         search.insert(0, str(folder))
-    env = ImmutableSandboxedEnvironment(
+    env = Sandbox(
         loader=jinja2.FileSystemLoader(search),
         undefined=jinja2.StrictUndefined,
         finalize=_printable,
@@ -109,6 +119,16 @@ def _environment(folder: Path | None) -> jinja2.Environment:
     }
     env.filters.update({name: _defined(function) for name, function in quoting.items()})
     return env
+
+
+@lru_cache(maxsize=256)
+def _is_record(kind: type) -> bool:
+    """Whether a type is a frozen dataclass of this package, which no template can change."""
+    return (
+        kind.__module__.startswith("planner.")
+        and is_dataclass(kind)
+        and kind.__dataclass_params__.frozen  # type: ignore[attr-defined]
+    )
 
 
 def _defined(function: Callable[[object], Quoted]) -> Callable[[object], Quoted]:

@@ -8,13 +8,10 @@ engine refuses to print a plain string or float (`planner.render.engine`). So a 
 from __future__ import annotations
 
 import math
+import re
 import shlex
-from typing import TYPE_CHECKING
 
 from planner.render.errors import CannotExpressError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 
 class Quoted(str):
@@ -22,6 +19,9 @@ class Quoted(str):
 
     __slots__ = ()
 
+
+# Printable ASCII without the quote and the backslash: the usual case, and the fast one.
+_PLAIN = re.compile(r"[ !#-\[\]-~]*").fullmatch
 
 # YAML's own short escapes, where they differ from \xNN.
 _YAML_ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"}
@@ -73,7 +73,7 @@ def to_yaml(value: object) -> Quoted:
     if isinstance(value, float):
         return Quoted(yaml_float(value))
     if isinstance(value, str):
-        return Quoted('"' + "".join(map(_yaml_char, value)) + '"')
+        return Quoted('"' + (value if _PLAIN(value) else "".join(map(_yaml_char, value))) + '"')
     if isinstance(value, (list, tuple)):
         return Quoted("[" + ", ".join(map(to_yaml, value)) + "]")
     raise CannotExpressError(f"cannot write a {type(value).__name__} into YAML")
@@ -97,18 +97,22 @@ def to_comment(value: object) -> Quoted:
     """Return text for a comment: one line, printable ASCII, and short numbers."""
     if isinstance(value, float):
         return Quoted(f"{value:.6g}")
-    return Quoted("".join(_visible(str(value))))
+    return Quoted(_visible(str(value)))
 
 
-def _visible(text: str) -> Iterable[str]:
-    """Yield the characters of ``text``, those that could end a line or hide being escaped."""
-    for char in text:
-        yield char if 0x20 <= ord(char) < 0x7F else char.encode("unicode_escape").decode()
+def _visible(text: str) -> str:
+    """Return ``text`` with the characters that could end a line or hide escaped."""
+    if _PLAIN(text):
+        return text
+    return "".join(
+        char if 0x20 <= ord(char) < 0x7F else char.encode("unicode_escape").decode()
+        for char in text
+    )
 
 
 def to_markdown(value: object) -> Quoted:
     """Return a Markdown code span on one line."""
-    text = "".join(_visible(f"{value:.6g}" if isinstance(value, float) else str(value)))
+    text = _visible(f"{value:.6g}" if isinstance(value, float) else str(value))
     longest = run = 0
     for char in text:
         run = run + 1 if char == "`" else 0

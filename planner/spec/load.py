@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from planner.documents import Document, Place, parse_document, read_document
-from planner.errors import PlannerError, SpecError, SpecErrors, did_you_mean
+from planner.errors import PlannerError, SpecError, SpecErrors, did_you_mean, nearest
 from planner.spec import model
 from planner.spec.model import Spec
 from planner.units import show
@@ -70,6 +70,8 @@ class Declared:
         origin = self.origin(dotted)
         if origin is not None and origin.preset is None:
             return SpecError(message, file=origin.file, line=origin.line, field=dotted)
+        if origin is not None:
+            message += f" (declared by the preset {origin.preset})"
         line = self.document.line(tuple(dotted.split(".")))
         return SpecError(message, file=self.document.name, line=line, field=dotted)
 
@@ -85,7 +87,7 @@ def load_spec(path: str | os.PathLike[str]) -> Declared:
     Raises:
         SpecError: If it cannot be read, parsed or validated, naming file, line and field.
     """
-    return _declare(read_document(path))
+    return declare(read_document(path))
 
 
 def parse_spec(text: str, name: str = "<spec>") -> Declared:
@@ -94,7 +96,7 @@ def parse_spec(text: str, name: str = "<spec>") -> Declared:
     Raises:
         SpecError: As `load_spec`.
     """
-    return _declare(parse_document(text, name))
+    return declare(parse_document(text, name))
 
 
 def preset_names() -> list[str]:
@@ -102,29 +104,36 @@ def preset_names() -> list[str]:
     return sorted(path.stem for path in _PRESETS.glob("*.yaml"))
 
 
-def load_preset(name: str) -> Document:
+def load_preset(name: object) -> Document:
     """Read a preset.
 
     Raises:
         SpecError: If there is none of that name.
     """
     if name not in preset_names():
-        raise SpecError(f"got {show(name)}; {did_you_mean(name, preset_names())}", field="preset")
+        hint = did_you_mean(str(name), preset_names())
+        raise SpecError(f"got {show(name)}; {hint}", field="preset")
     return read_document(_PRESETS / f"{name}.yaml")
 
 
-def _declare(document: Document) -> Declared:
-    value = document.value
-    if not isinstance(value, dict):
+def declare(document: Document) -> Declared:
+    """Read a spec from a document that was parsed already.
+
+    Raises:
+        SpecError: As `load_spec`.
+    """
+    if not isinstance(document.value, dict):
         raise SpecError(
-            f"got {show(value)}, wanted a mapping with 'family' and 'tpp'",
+            f"got {show(document.value)}, wanted a mapping with 'family', 'tpp' and 'sizes'",
             file=document.name,
             line=document.line(()),
         )
+    document = _without_empty(document)
+    value = document.value
     preset, assumed = None, {}
-    if value.get("preset") is not None:
+    if "preset" in value:
         try:
-            preset = load_preset(str(value["preset"]))
+            preset = load_preset(value["preset"])
         except SpecError as error:
             raise SpecError(
                 error.message,
@@ -144,6 +153,18 @@ def _declare(document: Document) -> Declared:
     except ValidationError as error:
         raise _spec_error(error, document, value) from None
     return Declared(spec, document, preset, assumed)
+
+
+def _without_empty(document: Document) -> Document:
+    """Return a document without the optional sections that are left empty (``cluster:``).
+
+    A section that must be declared stays: left empty it is more likely forgotten than meant.
+    """
+    known = {info.alias or name for name, info in Spec.model_fields.items()}
+    optional = known.difference(model.REQUIRED)
+    kept = {k: item for k, item in document.value.items() if item is not None or k not in optional}
+    lines = {place: n for place, n in document.lines.items() if not place or place[0] in kept}
+    return Document(document.name, kept, lines)
 
 
 def _declared(document: Document, dotted: str) -> bool:
@@ -183,7 +204,8 @@ def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
             result[key] = value
             continue
         if "kind" in value and value["kind"] != below.get("kind"):
-            below = {name: item for name, item in below.items() if name not in _OF_KIND[key]}
+            kept = _OF_KIND.get(key, ())
+            below = {name: item for name, item in below.items() if name not in kept}
         result[key] = {**below, **value}
     return result
 
@@ -200,13 +222,13 @@ def _with_preset_shapes(
     if isinstance(sizes, dict) and "preset" in sizes:
         if len(sizes) > 1:
             raise SpecError(
-                "got a preset and other keys, wanted one",
+                "got a preset and other keys, wanted the preset alone",
                 file=document.name,
                 line=document.line(("sizes",)),
                 field="sizes",
             )
         try:
-            shapes = load_preset(str(sizes["preset"])).value["sizes"]
+            shapes = load_preset(sizes["preset"]).value["sizes"]
         except SpecError as error:
             raise SpecError(
                 error.message,
@@ -233,24 +255,46 @@ def _with_preset_shapes(
     return value
 
 
+_TOLD = 10  # errors of one spec that are told; the others are counted
+
+
 def _spec_error(error: ValidationError, document: Document, value: dict[str, Any]) -> SpecError:
-    found: list[SpecError] = []
-    details = error.errors()
+    details = error.errors(include_url=False)
+    found: dict[Place, tuple[int, Any]] = {}
     for item in details:
         if item["type"] == "too_short" and len(details) > 1:
             continue  # a list that is short only because its items are wrong
-        place = _written(item["loc"], value, keep_last=item["type"] == "missing")
-        found.append(
-            SpecError(
-                _sentence(item),
-                file=document.name,
-                line=document.line(place[:-1] if item["type"] == "missing" else place),
-                field=".".join(place) or None,
-            )
+        missing = item["type"] == "missing"
+        place = _written(item["loc"], value, keep_last=missing)
+        cause = item.get("ctx", {}).get("error")
+        if isinstance(cause, PlannerError) and cause.field:
+            place = (*place, *cause.field.split("."))
+        line = document.line(place[:-1] if missing else place) or 0
+        found.setdefault(place, (line, item))  # of a union's alternatives the first
+    for place in _misspelled(found):
+        found.pop(place, None)
+    ordered = sorted(found.items(), key=lambda pair: (pair[1][0], pair[0]))
+    errors = [
+        SpecError(
+            _sentence(item),
+            file=document.name,
+            line=line or None,
+            field=".".join(part or "''" for part in place) or None,
         )
-    unique = {str(item): item for item in found}
-    ordered = sorted(unique.values(), key=lambda item: (item.line or 0, item.field or ""))
-    return ordered[0] if len(ordered) == 1 else SpecErrors(ordered)
+        for place, (line, item) in ordered[:_TOLD]
+    ]
+    return errors[0] if len(ordered) == 1 else SpecErrors(errors, len(ordered) - len(errors))
+
+
+def _misspelled(found: dict[Place, tuple[int, Any]]) -> list[Place]:
+    """Return the missing fields that an unknown key beside them was meant to be."""
+    meant = []
+    for place, (_, item) in list(found.items())[:_TOLD]:
+        if item["type"] == "extra_forbidden":
+            near = nearest(place[-1], _section_fields(item["loc"][:-1]))
+            if near is not None:
+                meant.append((*place[:-1], near))
+    return [place for place in meant if place in found and found[place][1]["type"] == "missing"]
 
 
 def _written(loc: tuple[int | str, ...], value: Any, *, keep_last: bool) -> Place:
@@ -278,20 +322,33 @@ def _sentence(item: Any) -> str:
             return "is missing"
         case "extra_forbidden":
             name = str(item["loc"][-1])
-            known = _section_fields(item["loc"][:-1])
-            return f"is unknown; {did_you_mean(name, known)}"
+            return f"is unknown; {did_you_mean(name, _section_fields(item['loc'][:-1]))}"
         case "literal_error":
             expected = item["ctx"]["expected"].replace("'", "").replace(" or ", ", ").split(", ")
             return f"got {show(got)}; {did_you_mean(str(got), expected)}"
         case "bool_parsing" | "bool_type":
-            return f"got {show(got)}, wanted true or false"
+            wanted = "true or false"
         case "tuple_type":
-            return f"got {show(got)}, wanted a list"
+            wanted = "a list"
+        case "dict_type":
+            wanted = "a mapping"
         case "string_type":
-            return f"got {show(got)}, wanted text"
+            wanted = "text"
+        case "less_than_equal":
+            return f"got {show(got)}, wanted at most {item['ctx']['le']:,}"
+        case "greater_than_equal":
+            return f"got {show(got)}, wanted at least {item['ctx']['ge']:,}"
+        case "too_short" | "string_too_short":
+            return "is empty"
+        case "too_long":
+            limit, actual = item["ctx"]["max_length"], item["ctx"]["actual_length"]
+            return f"got {actual or len(got):,} items, wanted at most {limit:,}"
+        case "string_too_long":
+            return f"got {len(got):,} characters, wanted at most {item['ctx']['max_length']}"
         case _:
-            message = item["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            return f"got {show(got)}, wanted {message[0].lower()}{message[1:]}"
+            message = item["msg"].removeprefix("Input should be ")
+            wanted = f"{message[0].lower()}{message[1:]}"
+    return f"got {show(got)}, wanted {wanted}"
 
 
 def _section_fields(loc: tuple[Any, ...]) -> list[str]:

@@ -7,28 +7,51 @@ arXiv 2509.25087 Table 5 and then reported as assumed.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 from planner.errors import UnitError, did_you_mean
 from planner.models.accelerators import accelerators
 from planner.spec.quantities import (
+    LARGEST_BATCH,
     Batch,
     Count,
     Days,
     Flops,
     Positive,
-    PositiveFraction,
+    PositiveShare,
     Ratio,
+    Share,
     Tokens,
     TppValue,
 )
-from planner.units import show
+from planner.units import parse_count, parse_positive, show
 
 SCHEMA = "planner.spec/1"
 MAX_SIZES = 1000
-MAX_BANDS = 100
+MAX_AUTOMATIC = 100
+MAX_BANDS = 50
+MAX_SEEDS = 1000
+MAX_RUNS = 1000
+
+# What a spec must declare, itself or by its preset.
+REQUIRED = ("family", "tpp", "sizes", "architecture")
+
+# Far beyond any model: a number above these is a slip, and cannot be planned in sensible time.
+MAX_WIDTH = 1_000_000
+MAX_DEPTH = 100_000
+MAX_FFN_WIDTH = 1_000_000_000
+MAX_PARAMS = 10**15
+MAX_DEVICES = 10_000_000
 
 
 def _default(value: Any) -> Any:
@@ -44,6 +67,7 @@ class Section(BaseModel):
     )
 
     shorthand: ClassVar[tuple[dict[str, Any], ...]] = ()
+    wanted: ClassVar[str | None] = None
 
     @classmethod
     def expand(cls, value: Any) -> Any:
@@ -55,7 +79,8 @@ class Section(BaseModel):
     def _expand(cls, value: Any) -> Any:
         value = cls.expand(value)
         if not isinstance(value, dict):
-            raise UnitError(f"got {show(value)}, wanted a mapping of {', '.join(cls.model_fields)}")
+            wanted = cls.wanted or f"a mapping of {', '.join(cls.model_fields)}"
+            raise UnitError(f"got {show(value)}, wanted {wanted}")
         return value
 
     @classmethod
@@ -65,22 +90,34 @@ class Section(BaseModel):
         return {"anyOf": [full, *cls.shorthand]} if cls.shorthand else full
 
 
+def _given(section: Section, *names: str, without: bool = True) -> str:
+    """Return which of some fields that go together are there, and which are not."""
+    there = [name for name in names if getattr(section, name) is not None]
+    others = [name for name in names if name not in there]
+    tail = f" without {', '.join(others)}" if without and there else ""
+    return f"got {', '.join(there) or 'nothing'}{tail}"
+
+
 def _check_accelerator(name: str | None) -> str | None:
     if name is not None and name not in accelerators():
         raise UnitError(f"got {show(name)}; {did_you_mean(name, accelerators())}")
     return name
 
 
+HARDWARE = ("accelerator", "count", "days", "mfu")
+
+
 class Compute(Section):
     """The budget: operations, or accelerator x count x days x MFU."""
 
     shorthand = ({"type": "number"}, {"type": "string"})
+    wanted = "operations such as 1e22, or {accelerator, count, days, mfu}"
 
     flops: Flops | None = None
     accelerator: str | None = None
-    count: Count | None = None
+    count: Count | None = Field(default=None, le=MAX_DEVICES)
     days: Days | None = None
-    mfu: PositiveFraction | None = None
+    mfu: PositiveShare | None = None
     covers: Literal["family", "largest"] = "family"
 
     _accelerator = field_validator("accelerator")(_check_accelerator)
@@ -98,9 +135,9 @@ class Compute(Section):
                 "got flops and hardware, wanted one: flops, or accelerator, count, days and mfu"
             )
         if self.flops is None and None in hardware:
-            raise UnitError("wanted flops, or all of accelerator, count, days and mfu")
-        if self.mfu == 0:
-            raise UnitError("got an mfu of 0, wanted more")
+            raise UnitError(
+                f"{_given(self, *HARDWARE)}; wanted flops, or all of {', '.join(HARDWARE)}"
+            )
         return self
 
     @property
@@ -116,11 +153,16 @@ class Compute(Section):
 class TppRule(Section):
     """How a band [low, high] picks its TPP."""
 
-    max_extra_compute: Positive | None = None
+    max_extra_compute: Positive | None = Field(default=None, le=1e6)
     compute_optimal: bool = False
     value: TppValue | None = None
 
-    shorthand = ({"const": "compute-optimal"}, {"type": "number"})
+    shorthand = (
+        {"const": "compute-optimal"},
+        {"type": "number"},
+        {"type": "string", "pattern": "[0-9]"},
+    )
+    wanted = "'compute-optimal', {max_extra_compute: 0.67} or a TPP"
 
     @classmethod
     def expand(cls, value: Any) -> Any:
@@ -128,16 +170,14 @@ class TppRule(Section):
         if value == "compute-optimal":
             return {"compute_optimal": True}
         if isinstance(value, str) and not any(character.isdigit() for character in value):
-            raise UnitError(
-                f"got {show(value)}, wanted 'compute-optimal', {{max_extra_compute: 0.67}} or a TPP"
-            )
+            raise UnitError(f"got {show(value)}, wanted {cls.wanted}")
         return {"value": value} if isinstance(value, (int, float, str)) else value
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         given = [self.max_extra_compute is not None, self.compute_optimal, self.value is not None]
         if sum(given) != 1:
-            raise UnitError("wanted one of max_extra_compute, compute-optimal or a value")
+            raise UnitError(f"got {sum(given)} rules, wanted one: {type(self).wanted}")
         return self
 
 
@@ -149,6 +189,8 @@ class Tpp(Section):
         {"type": "string"},
         {"type": "array", "items": {"anyOf": [{"type": "number"}, {"type": "string"}]}},
     )
+
+    wanted = "tokens per parameter such as 20, a list such as [20, 80], or {low, high, rule}"
 
     bands: tuple[TppValue, ...] | None = Field(default=None, min_length=1, max_length=MAX_BANDS)
     low: TppValue | None = None
@@ -170,7 +212,7 @@ class Tpp(Section):
             if len(set(self.bands)) != len(self.bands):
                 raise UnitError("got the same TPP twice")
         elif self.low is None or self.high is None or self.rule is None:
-            raise UnitError("wanted a TPP, a list of them, or low, high and rule")
+            raise UnitError(f"{_given(self, 'low', 'high', 'rule')}; wanted {type(self).wanted}")
         elif self.low > self.high:
             raise UnitError(f"got low {self.low:g} above high {self.high:g}")
         return self
@@ -180,15 +222,16 @@ class Size(Section):
     """One size: a parameter count for the shape rule, or an explicit shape."""
 
     shorthand = ({"type": "string"}, {"type": "number"})
+    wanted = "a parameter count such as '300M', or a shape {name, d_model, n_layers}"
 
     name: str = Field(min_length=1, max_length=64)
-    params: Count | None = None
-    d_model: Count | None = None
-    n_layers: Count | None = None
+    params: Count | None = Field(default=None, le=MAX_PARAMS)
+    d_model: Count | None = Field(default=None, le=MAX_WIDTH)
+    n_layers: Count | None = Field(default=None, le=MAX_DEPTH)
     n_heads: Count | None = None
     n_kv_heads: Count | None = None
     head_dim: Count | None = None
-    d_ffn: Count | None = None
+    d_ffn: Count | None = Field(default=None, le=MAX_FFN_WIDTH)
     batch: Batch | None = None
 
     @classmethod
@@ -209,9 +252,9 @@ class Size(Section):
     def _shape_or_params(self) -> Self:
         shape = (self.d_model, self.n_layers)
         if (self.d_model is None) != (self.n_layers is None):
-            raise UnitError("wanted d_model and n_layers together")
+            raise UnitError(f"{_given(self, 'd_model', 'n_layers')}; wanted both")
         if None in shape and self.params is None:
-            raise UnitError("wanted params, or d_model and n_layers")
+            raise UnitError("got a name alone, wanted params, or d_model and n_layers")
         if None in shape:
             for field in ("n_heads", "n_kv_heads", "d_ffn", "head_dim"):
                 if getattr(self, field) is not None:
@@ -233,13 +276,13 @@ class Size(Section):
 class Sizes(Section):
     """The sizes: listed, those of a preset, or automatic."""
 
-    shorthand = ({"type": "array"},)
+    wanted = "a list such as [300M, 1B], {preset: NAME}, or {count: 5} for automatic sizes"
 
     listed: tuple[Size, ...] | None = Field(default=None, min_length=1, max_length=MAX_SIZES)
-    count: Count | None = Field(default=None, le=MAX_SIZES)
-    smallest: Count | None = None
+    count: Count | None = Field(default=None, le=MAX_AUTOMATIC)
+    smallest: Count | None = Field(default=None, le=MAX_PARAMS)
     spacing: Positive | None = None
-    depth_slack: PositiveFraction = 0.25
+    depth_slack: Share = Field(default=0.25, le=0.5)
 
     @classmethod
     def expand(cls, value: Any) -> Any:
@@ -251,10 +294,11 @@ class Sizes(Section):
         if self.listed is not None:
             if self.count or self.smallest or self.spacing:
                 raise UnitError("got a list of sizes and automatic sizes, wanted one")
-            names = [size.name for size in self.listed]
-            for name in names:
-                if names.count(name) > 1:
-                    raise UnitError(f"got the size {name!r} twice")
+            seen = set()
+            for size in self.listed:
+                if size.name in seen:
+                    raise UnitError(f"got the size {size.name!r} twice")
+                seen.add(size.name)
         elif self.count is None:
             raise UnitError("wanted a list of sizes, or a count of automatic ones")
         elif self.spacing is not None and self.spacing <= 1:
@@ -265,7 +309,7 @@ class Sizes(Section):
 class ExpertsSpec(Section):
     """A mixture of experts in every feed-forward block."""
 
-    count: Count = Field(ge=2)
+    count: Count = Field(ge=2, le=1_000_000)
     top_k: Count = 1
 
     @model_validator(mode="after")
@@ -279,18 +323,18 @@ class ArchitectureSpec(Section):
     """What all sizes share."""
 
     vocab_size: Count = Field(le=10_000_000)
-    vocab_multiple: Count = 1
+    vocab_multiple: Count = Field(default=1, le=10_000_000)
     context: Count = Field(le=100_000_000)
     tied_embeddings: bool = False
     ffn_multiplier: Ratio = _default("4")
-    ffn_multiple: Count = 1
+    ffn_multiple: Count = Field(default=1, le=MAX_WIDTH)
     gated: bool = False
     activation: Literal["relu2", "relu", "gelu", "silu"] = "gelu"
     position: Literal["alibi", "rope", "learned", "none"] = "rope"
     norm: Literal["layernorm", "rmsnorm"] = "layernorm"
     biases: bool = False
-    head_dim: Count | None = None
-    kv_groups: Count | None = None
+    head_dim: Count | None = Field(default=None, le=MAX_WIDTH)
+    kv_groups: Count | None = Field(default=None, le=MAX_WIDTH)
     experts: ExpertsSpec | None = None
 
 
@@ -304,12 +348,12 @@ class Data(Section):
 class Cluster(Section):
     """The machine that runs it: batch = micro_batch x data parallel x accumulation, exactly."""
 
-    devices: Count
+    devices: Count = Field(le=MAX_DEVICES)
     accelerator: str | None = None
-    tensor: Count = 1
-    pipeline: Count = 1
+    tensor: Count = Field(default=1, le=MAX_DEVICES)
+    pipeline: Count = Field(default=1, le=MAX_DEVICES)
     micro_batch: Count | Literal["auto"] = "auto"
-    mfu: PositiveFraction | None = None
+    mfu: PositiveShare | None = None
     sharding: Literal["none", "optimizer", "full"] = "optimizer"
     checkpointing: bool = False
     batch_fit: Literal["nearest", "exact"] = "nearest"
@@ -319,10 +363,13 @@ class Cluster(Section):
     @field_validator("micro_batch", mode="before")
     @classmethod
     def _micro(cls, value: Any) -> Any:
-        if isinstance(value, str) and not any(character.isdigit() for character in value):
-            if value != "auto":
-                raise UnitError(f"got {show(value)}, wanted 'auto' or a count of sequences")
-        return value
+        if value == "auto":
+            return value
+        try:
+            return parse_count(value, "sequence")
+        except UnitError:
+            wanted = "'auto' or a positive number of sequences"
+            raise UnitError(f"got {show(value)}, wanted {wanted}") from None
 
     @model_validator(mode="after")
     def _divides(self) -> Self:
@@ -349,14 +396,14 @@ class ParametrizationSpec(Section):
 
     kind: Literal["standard", "mup", "completep"] = "completep"
     decay: Literal["coupled", "independent"] | None = None
-    base_width: Count | None = None
-    base_depth: Count | None = None
+    base_width: Count | None = Field(default=None, le=MAX_WIDTH)
+    base_depth: Count | None = Field(default=None, le=MAX_DEPTH)
     base_ffn_width: Positive | None = None
     base_lr: Positive | None = None
     init_std: Positive | None = None
     input_multiplier: Positive | None = None
     output_multiplier: Positive | None = None
-    depth_exponent: Positive = 1.0
+    depth_exponent: Positive = Field(default=1.0, le=2)
 
     @classmethod
     def expand(cls, value: Any) -> Any:
@@ -393,14 +440,17 @@ class Timescale(Section):
     def _one_way(self) -> Self:
         alone = [self.value is not None, self.weight_decay is not None]
         if sum(alone) + (self.law is not None or self.values is not None) != 1:
-            raise UnitError("wanted one of law (with values), value and weight_decay")
+            given = _given(self, "law", "values", "value", "weight_decay", without=False)
+            raise UnitError(f"{given}; wanted one of law (with values), value and weight_decay")
         if (self.law == "square-root") != (self.anchor is not None):
             raise UnitError("wanted 'law: square-root' and an anchor {tpp, value} together")
         for key in self.values or {}:
             try:
-                float(key)
-            except ValueError:
-                raise UnitError(f"values: got the TPP {key!r}, wanted a number") from None
+                parse_positive(key)
+            except UnitError:
+                raise UnitError(
+                    f"got the TPP {show(key)}, wanted a number", field="values"
+                ) from None
         return self
 
 
@@ -419,7 +469,7 @@ class BatchSpec(Section):
     law: str | None = None
     value: Batch | None = None
     anchor: BatchAnchor | None = None
-    multiple_of: Count = 1
+    multiple_of: Count = Field(default=1, le=LARGEST_BATCH)
     max: Batch | None = None
 
     @classmethod
@@ -443,7 +493,9 @@ class Warmup(Section):
 
     shorthand = ({"type": "number"}, {"type": "string"})
 
-    fraction: PositiveFraction | None = None
+    wanted = "a fraction such as 0.1, tokens such as '375M tokens', or {fraction, tokens}"
+
+    fraction: Share | None = None
     tokens: Tokens | None = None
 
     @classmethod
@@ -461,7 +513,7 @@ class Warmup(Section):
     @model_validator(mode="after")
     def _some(self) -> Self:
         if self.fraction is None and self.tokens is None:
-            raise UnitError("wanted fraction, tokens, or both (the smaller counts)")
+            raise UnitError("got nothing, wanted fraction, tokens, or both (the smaller counts)")
         return self
 
 
@@ -472,8 +524,8 @@ class ScheduleSpec(Section):
 
     kind: Literal["linear-to-zero", "linear", "cosine", "wsd", "constant"] = "linear-to-zero"
     warmup: Warmup = _default({"fraction": 0.1})
-    final_lr_fraction: PositiveFraction | None = None
-    decay_fraction: PositiveFraction | None = None
+    final_lr_fraction: Share | None = None
+    decay_fraction: PositiveShare | None = None
 
     @classmethod
     def expand(cls, value: Any) -> Any:
@@ -488,23 +540,33 @@ class ScheduleSpec(Section):
             )
         if self.decay_fraction is not None and self.kind != "wsd":
             raise UnitError(f"decay_fraction does not go with {self.kind}; wanted wsd")
-        if self.decay_fraction == 0:
-            raise UnitError("got a decay_fraction of 0, wanted more; or the schedule 'constant'")
         return self
 
 
 class OptimizerSpec(Section):
     """AdamW."""
 
-    betas: tuple[PositiveFraction, PositiveFraction] | None = None
+    betas: tuple[Share, Share] | None = None
     eps: Positive | None = None
     eps_mode: Literal["exact", "negligible"] = "exact"
     grad_clip: Positive | None = None
 
+    @field_validator("betas", mode="before")
+    @classmethod
+    def _pair(cls, value: Any) -> Any:
+        if value is not None and not (isinstance(value, (list, tuple)) and len(value) == 2):
+            raise UnitError(f"got {show(value)}, wanted two numbers such as [0.9, 0.95]")
+        return value
+
+    @field_validator("betas")
+    @classmethod
+    def _below_one(cls, betas: tuple[float, float] | None) -> tuple[float, float] | None:
+        if betas is not None and max(betas) >= 1:
+            raise UnitError(f"got {list(betas)}, wanted both below 1")
+        return betas
+
     @model_validator(mode="after")
-    def _possible(self) -> Self:
-        if self.betas is not None and max(self.betas) >= 1:
-            raise UnitError(f"got betas {list(self.betas)}, wanted both below 1")
+    def _negligible(self) -> Self:
         if self.eps_mode == "negligible" and self.eps is not None and self.eps > 1e-12:
             raise UnitError(f"got eps {self.eps:g}, wanted at most 1e-12 for eps_mode negligible")
         return self
@@ -516,6 +578,15 @@ class ConventionsSpec(Section):
     params: Literal["total", "non_embedding", "active", "matrices"] | None = None
     flops: Literal["exact", "paper", "six_nd"] = "exact"
     attention: Literal["causal", "full"] = "causal"
+
+
+def _seed(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise UnitError(f"got {show(value)}, wanted a whole number of zero or more")
+    return value
+
+
+Seed = Annotated[int, BeforeValidator(_seed), WithJsonSchema({"type": "integer", "minimum": 0})]
 
 
 class Spec(Section):
@@ -538,7 +609,7 @@ class Spec(Section):
     conventions: ConventionsSpec = _default({})
     loss_law: str = "besiroglu"
     laws: str | None = None
-    seeds: tuple[int, ...] = Field(default=(0,), min_length=1, max_length=MAX_SIZES)
+    seeds: tuple[Seed, ...] = Field(default=(0,), min_length=1, max_length=MAX_SEEDS)
     precision: Literal["bf16", "fp16", "fp32"] = "bf16"
 
     @field_validator("family")
@@ -546,13 +617,23 @@ class Spec(Section):
     def _plain_name(cls, name: str) -> str:
         return plain_name(name)
 
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        sizes = len(self.sizes.listed or ()) or self.sizes.count or 1
+        bands = len(self.tpp.bands or (1,))
+        if sizes * bands > MAX_RUNS:
+            raise UnitError(
+                f"got {sizes} sizes at {bands} TPP, which are {sizes * bands:,} runs; "
+                f"wanted at most {MAX_RUNS:,}",
+                field="sizes",
+            )
+        return self
+
     @field_validator("seeds")
     @classmethod
     def _seeds(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
-        if min(seeds) < 0 or len(set(seeds)) != len(seeds):
-            raise UnitError(
-                f"got seeds {list(seeds)[:5]}, wanted different numbers of zero or more"
-            )
+        if len(set(seeds)) != len(seeds):
+            raise UnitError("got the same seed twice")
         return seeds
 
 
@@ -560,12 +641,13 @@ def plain_name(name: str) -> str:
     """Return a name that can also be a folder's.
 
     Raises:
-        UnitError: If it has a slash or a control character, or starts with a dot.
+        UnitError: If it is blank, has a slash or a control character, or starts with a dot.
     """
-    if "/" in name or "\\" in name or name.startswith(".") or not name.isprintable():
+    plain = name.isprintable() and name.strip() == name and not name.startswith(".")
+    if not plain or "/" in name or "\\" in name:
         raise UnitError(
-            f"got {show(name)}, wanted a name without slashes or control characters and "
-            "not starting with a dot"
+            f"got {show(name)}, wanted a name without slashes, control characters or outer "
+            "spaces, and not starting with a dot"
         )
     return name
 
@@ -573,8 +655,47 @@ def plain_name(name: str) -> str:
 def spec_json_schema() -> dict[str, Any]:
     """Return the JSON Schema of a spec file, short spellings included.
 
-    A preset may stand in for any section, so only the family's name is required.
+    A preset may stand in for any section or part of one, so only the family's name is required
+    beside it.
     """
-    schema = Spec.model_json_schema(by_alias=True)
+    schema = _standard(Spec.model_json_schema(by_alias=True))
+    for name, section in schema["properties"].items():
+        if name not in REQUIRED:
+            # left empty is not declared
+            schema["properties"][name] = {"anyOf": [section, {"type": "null"}]}
+    architecture = schema["$defs"]["ArchitectureSpec"].pop("required")
     schema["required"] = ["family"]
+    schema["anyOf"] = [
+        {"required": ["preset"]},
+        {
+            "required": list(REQUIRED),
+            "properties": {"architecture": {"required": architecture}},
+        },
+    ]
+    size = schema["$defs"]["Size"]["anyOf"][0]
+    del size["required"]  # a size is named by its parameters where it has no name
+    size["anyOf"] = [{"required": ["name"]}, {"required": ["params"]}]
+    sizes = schema["$defs"]["Sizes"]
+    schema["$defs"]["Sizes"] = {
+        "anyOf": [
+            sizes,
+            {"type": "array", "items": {"$ref": "#/$defs/Size"}, "minItems": 1},
+            {
+                "type": "object",
+                "properties": {"preset": {"type": "string"}},
+                "required": ["preset"],
+                "additionalProperties": False,
+            },
+        ]
+    }
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
+
+
+def _standard(schema: Any) -> Any:
+    """Return a schema with pydantic's own bounds under their standard names."""
+    if isinstance(schema, list):
+        return [_standard(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    names = {"le": "maximum", "ge": "minimum"}
+    return {names.get(key, key): _standard(item) for key, item in schema.items()}

@@ -14,6 +14,7 @@ from planner.render import check_bundle, render_files, render_plan
 from planner.render.modelzoo.probe import build
 from planner.render.schedule import learning_rate
 
+from .backend import cpu_backend
 from .plans import make_plan, make_run, parametrization, tiny_plan
 
 pytestmark = [
@@ -28,8 +29,7 @@ def backend(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """The one backend of this process; it writes its logs where the process is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("cerebras"))
-        cstorch: Any = import_module("cerebras.pytorch")
-        yield cstorch.backend("CPU")
+        yield cpu_backend()
 
 
 def params_of(run: Run, rule: Any, **options: Any) -> dict[str, Any]:

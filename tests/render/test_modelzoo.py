@@ -21,12 +21,13 @@ import pytest
 
 from planner.compile import compile_plan
 from planner.plan import Plan, Run, sealed
-from planner.plan.model import Parametrization
+from planner.plan.model import Parametrization, Schedule
 from planner.render import check_bundle, render_files, render_plan
 from planner.render.modelzoo.probe import stub_bigcode
 from planner.render.modelzoo.readback import owner_class
 from planner.spec import parse_spec
 
+from .backend import cpu_backend
 from .plans import make_plan, make_run, parametrization, tiny_plan
 
 SOURCE = os.environ.get("PLANNER_MODELZOO_SRC", "")
@@ -44,8 +45,7 @@ def modelzoo(tmp_path_factory: pytest.TempPathFactory) -> Any:
         patch.chdir(tmp_path_factory.mktemp("modelzoo"))
         patch.syspath_prepend(SOURCE)
         stub_bigcode()
-        cstorch: Any = import_module("cerebras.pytorch")
-        yield cstorch.backend("CPU")
+        yield cpu_backend()
 
 
 def build(params: dict[str, Any], vocabulary: int | None = None) -> tuple[Any, Any, list[Any]]:
@@ -89,7 +89,7 @@ def measure(run: Run, text: str, vocabulary: int | None = None) -> dict[str, dic
     params = load(text)
     model, optimizer, _ = build(params, vocabulary)
     peak = run.optimizer.base_peak_lr
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    names = {id(p): name for name, p in model.named_parameters() if p.requires_grad}
     sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     seen = []
     for group in optimizer.param_groups:
@@ -117,7 +117,8 @@ def measure(run: Run, text: str, vocabulary: int | None = None) -> dict[str, dic
                 std = float(data.std()) / folded
                 assert row.init_std is not None
                 assert std == pytest.approx(row.init_std, rel=0.03), name
-                assert abs(float(data.mean())) / folded < 0.02 * row.init_std, name
+                mean = abs(float(data.mean())) / folded
+                assert mean < 6 * row.init_std / math.sqrt(data.numel()), name
                 sums[tensor_class][0] += float((data / folded).pow(2).sum())
                 sums[tensor_class][1] += data.numel()
     assert sorted(seen) == sorted(names.values())  # each tensor in exactly one group
@@ -158,7 +159,12 @@ def record(what: str, found: dict[str, dict[str, float]]) -> None:
 def test_celerity_is_built_as_planned(name: str, vocabulary: int | None) -> None:
     plan = preset("celerity")
     files = render_files(plan, "modelzoo")
-    record(name, measure(plan.run(name), files[f"{name}/params-seed0.yaml"], vocabulary))
+    text = files[f"{name}/params-seed0.yaml"]
+    record(name, measure(plan.run(name), text, vocabulary))
+    if vocabulary is None:
+        model, _, _ = build(load(text))
+        total = sum(p.numel() for p in model.parameters() if p.requires_grad)
+        assert total == plan.run(name).params.total
 
 
 @pytest.mark.parametrize("size", ["111M", "256M"])
@@ -185,8 +191,7 @@ RULES = [
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda p: f"{p.kind}-{p.decay}-{p.depth_exponent}")
-@pytest.mark.parametrize("depth", [2, 5])
-@pytest.mark.parametrize("width", [128, 256])
+@pytest.mark.parametrize(("width", "depth"), [(128, 5), (256, 3)])
 @pytest.mark.parametrize("variant", ["plain", "all"])
 def test_every_parametrization_is_built_as_planned(
     rule: Parametrization, depth: int, width: int, variant: str
@@ -303,6 +308,19 @@ def test_modelzoos_validator_passes_and_refuses(tmp_path: Path) -> None:
         assert len(checks["ModelZoo's validator"].problems) == 1, new
 
 
+@pytest.mark.parametrize("kind", ["linear", "cosine", "wsd", "constant"])
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_schedules_and_precisions_are_accepted(kind: Any, precision: str, warmup: int) -> None:
+    rule = parametrization()
+    schedule = Schedule(kind, warmup / 100, 0.1, 0.2)
+    run = make_run(rule, schedule=schedule, precision=precision, warmup=warmup, clip=1.0)
+    text = render_files(make_plan(run, rule=rule), "modelzoo")[f"{run.name}/params-seed0.yaml"]
+    _, optimizer, _ = build(load(text))
+    first = float(optimizer.param_groups[0]["lr"])
+    assert (first == 0.0) is (warmup > 0)
+
+
 def _has(module: str) -> bool:
     try:
         import_module(module)
@@ -365,9 +383,10 @@ def test_the_launcher_trains_resumes_and_stops(tmp_path: Path) -> None:
     (place / "checkpoint_25.mdl").unlink()
     (place / "done").unlink()
     index = place / "checkpoints_index.yaml"
-    if index.exists():
-        index.unlink()
+    index.write_text(
+        "".join(line for line in index.read_text().splitlines(True) if "checkpoint_25" not in line)
+    )
     resumed = launch("fit", "--target_device", "CPU")
     assert resumed.returncode == 0, resumed.stderr[-3000:]
     assert (place / "checkpoint_25.mdl").exists()
-    assert "checkpoint_20.mdl" in resumed.stdout + resumed.stderr
+    assert "Processed 40 training sample(s)" in resumed.stdout + resumed.stderr  # 5 steps of 8

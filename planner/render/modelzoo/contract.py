@@ -12,6 +12,11 @@ CONTRACT = Contract(
         Capability("init std per tensor class", "native", "five initializers, all of them normal"),
         Capability("learning rate per tensor class", "native", "lr_adjustment_groups"),
         Capability("weight decay per tensor class", "native", "ConstantWD schedulers by tag"),
+        Capability(
+            "global batch",
+            "native",
+            "batch_size, in sequences; systems and micro batch are options",
+        ),
         Capability("embedding multiplier", "native", "embeddings_scale"),
         Capability("logits multiplier", "native", "output_logits_alpha / m_N; tied or not"),
         Capability("attention multiplier", "native", "scale_qk_dot_by_d, attention_logits_alpha"),
