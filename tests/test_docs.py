@@ -32,7 +32,9 @@ def test_documented_spec_compiles(block: str) -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.yaml")), ids=lambda p: p.stem)
 def test_example_compiles(path: Path) -> None:
-    assert compile_plan(parse_spec(path.read_text(), path.name)).runs
+    plan = compile_plan(parse_spec(path.read_text(), path.name))
+    assert plan.runs
+    assert plan.ok
 
 
 @pytest.mark.parametrize("name", preset_names())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -14,18 +16,23 @@ from planner.units import format_bytes, format_count, format_flops
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rich.console import JustifyMethod
+
     from planner.laws import Compression, Law
     from planner.plan import Plan, Run
     from planner.plan.diff import Change
     from planner.plan.explain import Explanation
     from planner.render import Bundle, Check
 
+_PIPE_WIDTH = 1000
 _ASSUMED = " is assumed: "
 
 
 def console(*, err: bool = False) -> Console:
-    """Return a console; in a pipe it prints plain text without escape codes."""
-    return Console(stderr=err, highlight=False, soft_wrap=False)
+    """Return a console; in a pipe it prints plain text of any width, without escape codes."""
+    stream = sys.stderr if err else sys.stdout
+    width = None if stream.isatty() or "COLUMNS" in os.environ else _PIPE_WIDTH
+    return Console(stderr=err, highlight=False, soft_wrap=False, width=width)
 
 
 def print_plan(plan: Plan) -> None:
@@ -44,7 +51,8 @@ def print_plan(plan: Plan) -> None:
         )
     )
     for runs in _by_band(plan.runs):
-        out.print(_band_table(runs))
+        out.print(_band_title(runs))
+        out.print(_band_table(runs, out.width))
     _print_audit(plan, out)
     print_warnings(plan.warnings)
 
@@ -62,27 +70,18 @@ def _by_band(runs: Sequence[Run]) -> list[list[Run]]:
     return bands
 
 
-def _band_table(runs: Sequence[Run]) -> Table:
+def _band_title(runs: Sequence[Run]) -> Text:
     first = runs[0]
     asked = next((line.asked for line in first.audit if line.field == "tpp"), first.tpp)
     taus = {f"{run.optimizer.tau:.3g}" for run in runs if run.optimizer.tau is not None}
     tau = f"tau {taus.pop()}" if len(taus) == 1 else "tau differs by size"
-    table = Table(
-        title=f"\n{asked:.4g} TPP, {tau}, {first.schedule.kind}",
-        title_justify="left",
-        title_style="bold",
-        header_style="dim",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
-    columns = ("size", "params", "shape", "batch", "steps", "warmup", "tokens", "lambda", "FLOPs")
-    for name in (*columns, "loss"):
-        table.add_column(name, justify="left" if name == "size" else "right", no_wrap=True)
-    for run in runs:
-        loss = run.predicted.loss
-        table.add_row(
-            Text(run.size if all(line.ok for line in run.audit) else f"{run.size} !"),
+    return Text(f"\n{asked:.4g} TPP, {tau}, {first.schedule.kind}", style="bold")
+
+
+def _band_table(runs: Sequence[Run], room: int) -> Table:
+    rows = [
+        (
+            run.size if all(line.ok for line in run.audit) else f"{run.size} !",
             format_count(run.params.total),
             f"{run.model.d_model}x{run.model.n_layers}",
             str(run.batch.sequences),
@@ -91,8 +90,21 @@ def _band_table(runs: Sequence[Run]) -> Table:
             format_count(run.tokens),
             f"{run.optimizer.base_weight_decay:.3g}",
             format_flops(run.flops.total),
-            "" if loss is None else f"{loss:.3f}",
+            "" if run.predicted.loss is None else f"{run.predicted.loss:.3f}",
         )
+        for run in runs
+    ]
+    names = ("size", "params", "shape", "batch", "steps", "warmup", "tokens", "lambda")
+    header = (*names, "FLOPs", "loss")
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+    # where room is short the size's name gives way, never a number
+    widths[0] = max(8, min(widths[0], room - sum(widths[1:]) - 2 * (len(widths) - 1)))
+    table = Table(header_style="dim", box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for name, width in zip(header, widths, strict=True):
+        justify: JustifyMethod = "left" if name == header[0] else "right"
+        table.add_column(name, justify=justify, no_wrap=True, width=width)
+    for row in rows:
+        table.add_row(*map(Text, row))
     return table
 
 
@@ -108,14 +120,15 @@ def _print_audit(plan: Plan, out: Console) -> None:
     if plan.budget is not None:
         out.print(
             f"budget: {format_flops(plan.budget.spent)} of {format_flops(plan.budget.flops)} FLOPs "
-            f"({plan.budget.covers}), {plan.budget.shortfall:.2%} left"
+            f"({'all runs' if plan.budget.covers == 'family' else 'the largest size alone'}), "
+            f"{plan.budget.shortfall:.2%} left"
         )
     hours = [run.predicted.device_hours for run in plan.runs]
     known = [item for item in hours if item is not None]
     if known:
         seeds = [len(run.seeds) for run in plan.runs]
         total = sum(item * count for item, count in zip(known, seeds, strict=True))
-        out.print(f"cost: {total:,.0f} device-hours")
+        out.print(f"cost of all runs: {total:,.0f} device-hours")
     fullest = max(
         (run for run in plan.runs if run.predicted.memory is not None),
         key=lambda run: run.predicted.memory.total if run.predicted.memory else 0,

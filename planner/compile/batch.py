@@ -28,9 +28,12 @@ def choose_batch(context: Context, draft: Draft) -> Draft:
         SpecError: If no batch that the cluster can make lies near the one asked for.
     """
     seq_len = context.architecture.seq_len
-    asked, origin, notes = _asked(context, draft)
-    sequences, rounding = _feasible(context, draft, asked)
+    wanted, origin, notes = _asked(context, draft)
+    sequences, asked, rounding = _feasible(context, draft, wanted)
     cluster = context.spec.cluster
+    if asked < wanted:
+        text = f"batch of {wanted:.4g} sequences capped at {asked:.4g} by batch.max"
+        notes = (*notes, Note("batch:max", text))
     if cluster is not None and abs(sequences / asked - 1) > 0.01 and round(asked) != sequences:
         notes = (
             *notes,
@@ -46,7 +49,7 @@ def choose_batch(context: Context, draft: Draft) -> Draft:
             inputs=origin.inputs,
             law=origin.law,
             declared=origin.declared,
-            exact=asked,
+            exact=wanted,
             rounding=rounding,
         ),
         "batch.tokens": Provenance(
@@ -62,6 +65,7 @@ def split_batch(context: Context, draft: Draft) -> Draft:
     cluster = context.spec.cluster
     if cluster is None:
         return draft
+    _check_split(context, cluster, draft)
     replicas = cluster.data_parallel
     micro = _micro_batch(context, draft.size.shape, draft.batch_sequences)
     accumulation = draft.batch_sequences // (micro * replicas) if micro else None
@@ -91,6 +95,23 @@ def split_batch(context: Context, draft: Draft) -> Draft:
     return draft.filled(trail, data_parallel=replicas, micro=micro, accumulation=accumulation)
 
 
+def _check_split(context: Context, cluster: Cluster, draft: Draft) -> None:
+    """Refuse a model that the cluster's tensor and pipeline devices cannot share."""
+    shape = draft.size.shape
+    if cluster.pipeline > shape.n_layers:
+        raise context.declared.error(
+            "cluster.pipeline",
+            f"{cluster.pipeline} stages cannot share the {shape.n_layers} layers of size "
+            f"{draft.size.name}",
+        )
+    for what, number in (("heads", shape.n_heads), ("d_ffn", shape.d_ffn)):
+        if number % cluster.tensor:
+            raise context.declared.error(
+                "cluster.tensor",
+                f"{cluster.tensor} devices cannot share {what} {number} of size {draft.size.name}",
+            )
+
+
 def _asked(context: Context, draft: Draft) -> tuple[float, Provenance, tuple[Note | None, ...]]:
     """Return the batch asked for, in sequences and not rounded, before the cluster is looked at."""
     spec, seq_len = context.spec.batch, context.architecture.seq_len
@@ -111,8 +132,11 @@ def _asked(context: Context, draft: Draft) -> tuple[float, Provenance, tuple[Not
     return asked, origin, (law_note(law, tokens=draft.tokens_asked),)
 
 
-def _feasible(context: Context, draft: Draft, asked: float) -> tuple[int, str | None]:
-    """Return the nearest batch, in ratio, that all constraints allow, and what moved it."""
+def _feasible(context: Context, draft: Draft, asked: float) -> tuple[int, float, str | None]:
+    """Return the nearest batch, in ratio, that all constraints allow, and what moved it.
+
+    Between the two: what is asked for after the cap.
+    """
     spec, cluster = context.spec.batch, context.spec.cluster
     unit = spec.multiple_of
     reasons = [f"multiples of {unit}"] if unit > 1 else []
@@ -136,7 +160,7 @@ def _feasible(context: Context, draft: Draft, asked: float) -> tuple[int, str | 
             raise context.declared.error(
                 "batch.max", f"allows no batch in multiples of {unit} sequences"
             )
-        allowed = min(asked, limit)
+        allowed = min(asked, float(limit))
         if sequences > cap:
             sequences = cap
             reasons.append("batch.max")
@@ -157,8 +181,9 @@ def _feasible(context: Context, draft: Draft, asked: float) -> tuple[int, str | 
                 f"{asked:.4g} sequences; the nearest is {sequences}, use fewer devices for it",
             )
     if exact:
-        return sequences, None
-    return sequences, "to the nearest " + (f"for {' and '.join(reasons)}" if reasons else "whole")
+        return sequences, allowed, None
+    moved = "to the nearest " + (f"for {' and '.join(reasons)}" if reasons else "whole")
+    return sequences, allowed, moved
 
 
 def _micro_batch(context: Context, shape: Shape, sequences: int) -> int | None:

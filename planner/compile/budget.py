@@ -33,6 +33,9 @@ ENOUGH = 0.005
 NARROW_HEADS = 0.1
 """How much worse than the usual heads narrower ones are: as much as a depth 10 % off the rule."""
 
+TOLERABLE = 0.01
+"""A shortfall above which heads of 32 are tried, where the spec leaves the head width free."""
+
 NEAR = 2.0
 """The largest size is looked for among shapes of up to this factor more or fewer parameters."""
 
@@ -142,7 +145,7 @@ class _Ladder:
             raise refused
         return low
 
-    def candidates(self, around: float) -> list[_Candidate]:
+    def candidates(self, around: float, narrowest: int) -> list[_Candidate]:
         """Return shapes near a parameter count, by cost; depth within the slack of the rule.
 
         Raises:
@@ -152,7 +155,7 @@ class _Ladder:
         found = []
         refused: PlannerError | None = None
         nominal_width = self.shape(around).d_model
-        for width, depth in self.near(around, slack):
+        for width, depth in self.near(around, slack, narrowest):
             shape = self.context.architecture.shape(width, depth)
             penalty = abs(math.log(depth / rule_depth(width)))
             if shape.head_dim < head_dim_for(nominal_width):
@@ -165,11 +168,11 @@ class _Ladder:
             raise refused
         return sorted(found, key=lambda item: (item.cost, item.penalty, item.shape.d_model))
 
-    def near(self, around: float, slack: float) -> Iterator[tuple[int, int]]:
+    def near(self, around: float, slack: float, narrowest: int) -> Iterator[tuple[int, int]]:
         architecture, convention = self.context.architecture, self.context.params_convention
         nominal = self.shape(around)
         n = counted(architecture, nominal, convention)
-        for width in widths(self.context.architecture, fine=True):
+        for width in widths(self.context.architecture, narrowest=narrowest):
             if width > nominal.d_model * 1.3 + 256:
                 return
             if width >= nominal.d_model * 0.75:
@@ -183,15 +186,43 @@ class _Ladder:
         largest = self.rough()
         try:
             below = self.below(largest)
-            candidates = self.candidates(largest)
         except ValueError:
-            raise self.too_small("is too small for any shape") from None
+            raise self.context.declared.error(
+                "sizes",
+                f"within the budget of {format_flops(self.flops)} FLOPs the smallest of "
+                f"{self.context.spec.sizes.count} sizes would be smaller than any shape; lower "
+                "count or spacing, or raise compute",
+            ) from None
         if not self.ascending(below):
             if self.context.spec.sizes.spacing is None:
                 raise self.too_small("leaves for the largest size too little above the smallest")
             raise self.context.declared.error(
                 "sizes", "two sizes would have the same shape; wanted more spacing or fewer sizes"
             )
+        best = self.best(largest, below, 64)
+        if (best is None or best[0][0] > TOLERABLE) and self.context.architecture.head_dim is None:
+            narrower = self.best(largest, below, 32)
+            if best is None or (narrower is not None and narrower[0] < best[0]):
+                best = narrower
+        if best is None:
+            raise self.too_small(
+                "leaves for the largest size less than the size below it"
+                if below
+                else "is too small for any shape"
+            )
+        return best[1]
+
+    def best(
+        self, largest: float, below: list[Shape], narrowest: int
+    ) -> tuple[tuple[float, float], list[Shape]] | None:
+        """Return the best ladder with heads down to ``narrowest``: its rank, lower is better.
+
+        The rank is the shortfall, as far as it matters, and then how far shapes leave the rule.
+        """
+        try:
+            candidates = self.candidates(largest, narrowest)
+        except ValueError:
+            raise self.too_small("is too small for any shape") from None
         spent = sum(self.cost(shape) for shape in below) if self.covers == "family" else 0.0
         costs = [item.cost for item in candidates]
         best: tuple[tuple[float, float], list[Shape]] | None = None
@@ -209,13 +240,7 @@ class _Ladder:
                     best = (key, [*variant, item.shape])
             if self.covers == "largest":
                 break
-        if best is None:
-            raise self.too_small(
-                "leaves for the largest size less than the size below it"
-                if below
-                else "is too small for any shape"
-            )
-        return best[1]
+        return best
 
     def ascending(self, shapes: list[Shape]) -> bool:
         """Return whether each shape costs more than the one before it."""

@@ -38,6 +38,7 @@ def build_context(declared: Declared) -> Context:
     """
     spec = declared.spec
     warnings = [f"{field} is assumed: {reason}" for field, reason in declared.assumed.items()]
+    warnings += declared.warnings
     architecture = _architecture(declared)
     base = _base_values(declared, architecture, warnings)
     if spec.optimizer.betas is None:
@@ -49,6 +50,8 @@ def build_context(declared: Declared) -> Context:
             "the scaling of experts and router is assumed: experts as dense matrices, the router "
             "as an output layer; no source is known"
         )
+    if architecture.experts:
+        warnings.append("the laws for tau and batch were fitted on dense models, not on experts")
     cluster, compute = spec.cluster, spec.compute
     name = (cluster and cluster.accelerator) or (compute and compute.accelerator) or None
     accelerator = accelerators()[name] if name else None
@@ -119,6 +122,8 @@ def _base_values(declared: Declared, architecture: Architecture, warnings: list[
             values[name] = given
         elif not standard:
             values[name] = proxy
+            if name == "base_depth" and p.kind == "mup":
+                continue  # muP does not scale with depth
             warnings.append(f"parametrization.{name} {proxy:g} is assumed: {_PROXY_SOURCE}")
         elif name == "base_lr":
             raise declared.error(

@@ -81,6 +81,7 @@ class SizePlan:
         asked_params: The count asked for, if it came from one.
         batch: The batch declared for this size, if any.
         trail: Where the shape came from.
+        notes: What a reader should be warned about.
     """
 
     name: str
@@ -90,6 +91,7 @@ class SizePlan:
     asked_params: float | None = None
     batch: BatchSize | None = None
     trail: dict[str, Provenance] = field(default_factory=dict)
+    notes: tuple[Note, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,7 +93,9 @@ def _derived(context: Context, draft: Draft) -> dict[str, Provenance]:
         "model.head_dim": (
             Provenance(declared=str(context.declared.origin("architecture.head_dim")))
             if spec.architecture.head_dim
-            else Provenance(formula="64 below a width of 1024, 128 from there, if it divides")
+            else Provenance(
+                formula="64 below a width of 1024, 128 from there, or the next power of 2 below"
+            )
         ),
         "model.d_ffn": ffn,
         "model.padded_vocab_size": Provenance(

@@ -80,7 +80,9 @@ def compile_plan(declared: Declared) -> Plan:
     drafts = []
     for tpp in bands:
         for size in sizes:
-            draft = Draft(size, tpp, trail={"tpp asked": band_origin, **size.trail})
+            draft = Draft(
+                size, tpp, trail={"tpp asked": band_origin, **size.trail}, notes=size.notes
+            )
             draft = record_declared(context, draft)
             for run_pass in PASSES:
                 draft = run_pass(context, draft)
@@ -100,7 +102,9 @@ def compile_plan(declared: Declared) -> Plan:
         laws=_laws(context),
         budget=budget,
         audit=() if budget is None else (audit_budget(budget, automatic=automatic),),
-        warnings=_warnings(context, band_warnings, runs, drafts),
+        warnings=_warnings(
+            context, (*band_warnings, *_unused_values(context, bands)), runs, drafts
+        ),
         runs=runs,
         provenance={name: draft.trail for name, draft in zip(names, drafts, strict=True)},
     )
@@ -250,6 +254,18 @@ def _run(context: Context, name: str, draft: Draft) -> Run:
         predicted=draft.predicted,
         audit=audit_run(context, draft),
     )
+
+
+def _unused_values(context: Context, bands: list[float]) -> tuple[str, ...]:
+    """Return a warning if tau is declared for a TPP that is no band; a preset may list more."""
+    origin = context.declared.origin("timescale.values")
+    declared = context.spec.timescale.values
+    if not declared or origin is None or origin.preset is not None:
+        return ()
+    unused = [key for key in declared if float(key) not in bands]
+    if not unused:
+        return ()
+    return (f"timescale.values: {', '.join(unused)} TPP is no band, so its tau is not used",)
 
 
 def _warnings(

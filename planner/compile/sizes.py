@@ -5,15 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from planner.compile.draft import SizePlan
+from planner.compile.draft import Note, SizePlan
+from planner.errors import UnitError
 from planner.models.architecture import Shape, count_params
 from planner.models.shapes import shape_for
 from planner.plan.model import Provenance
+from planner.units import format_count, parse_count
 
 if TYPE_CHECKING:
     from planner.models.architecture import Architecture
     from planner.spec.load import Declared
     from planner.spec.model import Size
+
+LABEL_TOLERANCE = 0.05
+"""How far a shape may be from the count that its name states before that is told."""
 
 RULE = "width with depth = width / 50 nearest to params, then the nearest depth"
 
@@ -59,6 +64,7 @@ def listed_sizes(declared: Declared, architecture: Architecture, convention: str
             shape = _explicit(declared, architecture, size, place)
             trail = _declared_trail(declared, size, shape, place)
             plan = size_plan(architecture, convention, size.name, shape, trail)
+            plan = replace(plan, notes=_label_notes(declared, plan, place))
         result.append(replace(plan, batch=size.batch))
     return result
 
@@ -76,6 +82,23 @@ def _declared_trail(
             inputs={"d_model": shape.d_model, "n_heads": shape.n_heads},
         )
     return trail
+
+
+def _label_notes(declared: Declared, plan: SizePlan, place: str) -> tuple[Note, ...]:
+    """Warn where a user's own shape has a count for a name and another count of parameters.
+
+    A preset's sizes keep their published names: Celerity's 300M has 271M.
+    """
+    if (*place.split("."), "d_model") not in declared.document.lines:
+        return ()
+    try:
+        label = parse_count(plan.name)
+    except UnitError:
+        return ()
+    if abs(plan.n / label - 1) <= LABEL_TOLERANCE:
+        return ()
+    text = f"size {plan.name!r} has {format_count(plan.n)} parameters"
+    return (Note(f"label:{plan.name}", text),)
 
 
 def _by_rule(

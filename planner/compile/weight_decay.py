@@ -37,6 +37,10 @@ def ask_timescale(context: Context, draft: Draft) -> Draft:
     if declared is not None:
         asked = declared
         trail["optimizer.tau"] = Provenance(declared=str(context.declared.origin("timescale")))
+    elif spec.values is not None and spec.law is None:
+        raise context.declared.error(
+            "timescale.values", f"gives no tau for {tpp:g} TPP; add it, or name a law for the rest"
+        )
     else:
         law = laws.tau
         assert law is not None

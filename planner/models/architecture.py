@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from fractions import Fraction
 
+NARROWEST_HEAD = 16
+"""Heads narrower than this are not chosen, only taken if declared."""
+
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
@@ -65,7 +68,16 @@ class Architecture:
         Raises:
             ValueError: If the heads do not divide the width.
         """
-        head_dim = head_dim or self.head_dim or head_dim_for(d_model, self.kv_groups or 1)
+        if head_dim is None and self.head_dim is None:
+            head_dim = head_dim_for(d_model, self.kv_groups or 1)
+            if head_dim < NARROWEST_HEAD:
+                groups = f" in groups of {self.kv_groups}" if self.kv_groups else ""
+                raise ValueError(
+                    f"no heads of {NARROWEST_HEAD} to 128{groups} divide width {d_model}; wanted "
+                    "another width, or n_heads or head_dim"
+                )
+        head_dim = head_dim or self.head_dim
+        assert head_dim is not None
         n_heads, rest = divmod(d_model, head_dim)
         if rest:
             raise ValueError(f"heads of {head_dim} do not divide width {d_model}")

@@ -29,16 +29,16 @@ def depths_near_rule(d_model: int, slack: float = 0.25) -> range:
     return range(low, max(low, math.floor(exact * (1 + slack))) + 1)
 
 
-def widths(architecture: Architecture, *, fine: bool = False) -> Iterator[int]:
+def widths(architecture: Architecture, *, narrowest: int | None = None) -> Iterator[int]:
     """Yield the widths whose heads (and key-value groups) divide, ascending.
 
     Args:
         architecture: What the family's sizes share.
-        fine: Where the head width is free, also offer wide models heads of 64.
+        narrowest: Where the head width is free, also offer widths that need heads this narrow.
     """
     width = 0
     while width < MAX_WIDTH:
-        step = architecture.head_dim or head_dim_for(1024 if width >= 1024 and not fine else 64)
+        step = architecture.head_dim or narrowest or head_dim_for(max(64, width // 1024 * 1024))
         step *= architecture.kv_groups or 1
         width = (width // step + 1) * step
         yield width

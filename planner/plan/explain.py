@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from planner.plan.model import LawUse, Plan, Run
 
 PARAMETRIZATION_SOURCE = "arXiv 2505.01618 Table 1 (standard, muP and CompleteP)"
+EXPERTS_SOURCE = "assumed: no source is known for experts and routers"
 _TENSOR_FIELDS = (*BASES, "tau")
 
 
@@ -156,4 +157,6 @@ def _explain_tensor(plan: Plan, run: Run, field: str, value: Any) -> Explanation
     formula = factor.formula(BASES[quantity], width_name)
     used = {key: item for key, item in bases.items() if key in formula.replace("^", " ").split()}
     provenance = Provenance(formula=formula, inputs=used)
-    return Explanation(run.name, field, value, provenance, source=PARAMETRIZATION_SOURCE)
+    scaled_experts = run.model.experts is not None and name in ("router", "ffn_in", "ffn_out")
+    source = EXPERTS_SOURCE if scaled_experts else PARAMETRIZATION_SOURCE
+    return Explanation(run.name, field, value, provenance, source=source)

@@ -175,7 +175,7 @@ class AuditEntry:
     """What was asked, what rounding left, their relative difference, and whether that is fine."""
 
     field: str
-    asked: float | None
+    asked: float
     achieved: float
     relative: float
     tolerance: float

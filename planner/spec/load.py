@@ -40,12 +40,14 @@ class Declared:
         document: The user's own file.
         preset: The preset's file, if one is used.
         assumed: Dotted field of the preset to the reason it is assumed; overridden ones left out.
+        warnings: What else a reader should know of how spec and preset went together.
     """
 
     spec: Spec
     document: Document
     preset: Document | None = None
     assumed: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     def origin(self, dotted: str) -> Origin | None:
         """Return where a field was declared, or None if it was left to a default.
@@ -128,9 +130,9 @@ def declare(document: Document) -> Declared:
             file=document.name,
             line=document.line(()),
         )
-    document = _without_empty(document)
+    document = _kinds_written_out(_without_empty(document))
     value = document.value
-    preset, assumed = None, {}
+    preset, assumed, warnings = None, {}, []
     if "preset" in value:
         try:
             preset = load_preset(value["preset"])
@@ -143,16 +145,21 @@ def declare(document: Document) -> Declared:
             ) from None
         base = dict(preset.value)
         assumed = {str(key): str(reason) for key, reason in base.pop("assumed", {}).items()}
-        for key in ("about",):
-            base.pop(key, None)
+        base.pop("about", None)
         assumed = {key: why for key, why in assumed.items() if not _declared(document, key)}
+        kind = _get(value, ("parametrization", "kind"))
+        tuned_for = _get(base, ("parametrization", "kind"))
+        if kind is not None and kind != tuned_for:
+            warnings.append(
+                f"parametrization: the preset's base values are for {tuned_for}, not for {kind}"
+            )
         value = _merged(base, value)
     value = _with_preset_shapes(value, preset, document)
     try:
         spec = Spec.model_validate(value)
     except ValidationError as error:
         raise _spec_error(error, document, value) from None
-    return Declared(spec, document, preset, assumed)
+    return Declared(spec, document, preset, assumed, tuple(warnings))
 
 
 def _without_empty(document: Document) -> Document:
@@ -193,13 +200,22 @@ _WHOLE = ("tpp", "sizes", "compute", "timescale", "batch", "cluster", "seeds")
 _OF_KIND = {"schedule": ("final_lr_fraction", "decay_fraction"), "parametrization": ("decay",)}
 
 
+def _kinds_written_out(document: Document) -> Document:
+    """Return the document with ``schedule: cosine`` as ``schedule: {kind: cosine}``.
+
+    So that it declares the kind and nothing else: the rest may still come from a preset.
+    """
+    short = [key for key in _OF_KIND if isinstance(document.value.get(key), str)]
+    value = {**document.value, **{key: {"kind": document.value[key]} for key in short}}
+    lines = document.lines | {(key, "kind"): document.lines[key,] for key in short}
+    return Document(document.name, value, lines)
+
+
 def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Return a preset with the user's values over it, section by section."""
     result = dict(base)
     for key, value in over.items():
         below = result.get(key)
-        if key in _OF_KIND and isinstance(value, str):
-            value = {"kind": value}
         if key in _WHOLE or not isinstance(value, dict) or not isinstance(below, dict):
             result[key] = value
             continue

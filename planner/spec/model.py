@@ -444,13 +444,17 @@ class Timescale(Section):
             raise UnitError(f"{given}; wanted one of law (with values), value and weight_decay")
         if (self.law == "square-root") != (self.anchor is not None):
             raise UnitError("wanted 'law: square-root' and an anchor {tpp, value} together")
+        seen = set()
         for key in self.values or {}:
             try:
-                parse_positive(key)
+                tpp = parse_positive(key)
             except UnitError:
                 raise UnitError(
                     f"got the TPP {show(key)}, wanted a number", field="values"
                 ) from None
+            if tpp in seen:
+                raise UnitError(f"got {tpp:g} TPP twice", field="values")
+            seen.add(tpp)
         return self
 
 
@@ -505,9 +509,11 @@ class Warmup(Section):
             return {"fraction": value}
         if isinstance(value, str):
             try:
-                return {"fraction": float(value)} if float(value) <= 1 else {"tokens": value}
+                return {"fraction": float(value)} if float(value) < 1 else {"tokens": value}
             except ValueError:
                 return {"tokens": value}
+        if isinstance(value, int) and value == 1:
+            raise UnitError(f"got 1, which may be all steps or one token; wanted {cls.wanted}")
         return {"tokens": value} if isinstance(value, int) else value
 
     @model_validator(mode="after")

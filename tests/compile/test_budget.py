@@ -18,14 +18,20 @@ from planner.plan import Plan
 from .families import plan_of
 
 BUDGETS = tuple(10 ** (19 + k / 8) for k in range(41))
-CASES = [(preset, count) for preset in ("celerity", "llama-like") for count in (1, 5)]
+CASES = [
+    ("celerity", 1, 20),
+    ("celerity", 1, 80),
+    ("celerity", 5, 20),
+    ("llama-like", 1, 20),
+    ("llama-like", 5, 20),
+]
 DEPTH_SLACK = 0.25
 ASPECT = 50
 
 
 @cache
-def ladder(preset: str, count: int, flops: float) -> Plan:
-    return plan_of(preset=preset, tpp=20, compute=flops, sizes={"count": count})
+def ladder(preset: str, count: int, tpp: int, flops: float) -> Plan:
+    return plan_of(preset=preset, tpp=tpp, compute=flops, sizes={"count": count})
 
 
 def spent(plan: Plan) -> float:
@@ -38,15 +44,15 @@ def quantile(values: list[float], part: float) -> float:
     return sorted(values)[math.ceil(part * len(values)) - 1]
 
 
-@pytest.mark.parametrize(("preset", "count"), CASES)
+@pytest.mark.parametrize(("preset", "count", "tpp"), CASES)
 class TestLogSpacedBudgets:
-    def test_never_exceeded_and_nearly_spent(self, preset: str, count: int) -> None:
+    def test_never_exceeded_and_nearly_spent(self, preset: str, count: int, tpp: int) -> None:
         """41 budgets from 1e19 to 1e24: median shortfall at most 1 %, 90th percentile 4 %."""
         assert BUDGETS[0] == 1e19
         assert BUDGETS[-1] == pytest.approx(1e24)
         shortfalls = []
         for flops in BUDGETS:
-            plan = ladder(preset, count, flops)
+            plan = ladder(preset, count, tpp, flops)
             assert plan.budget is not None
             assert plan.budget.flops == flops
             assert plan.budget.spent == pytest.approx(spent(plan), rel=1e-12)
@@ -55,9 +61,9 @@ class TestLogSpacedBudgets:
         assert quantile(shortfalls, 0.5) <= 0.01
         assert quantile(shortfalls, 0.9) <= 0.04
 
-    def test_the_audit_states_it(self, preset: str, count: int) -> None:
+    def test_the_audit_states_it(self, preset: str, count: int, tpp: int) -> None:
         for flops in BUDGETS:
-            plan = ladder(preset, count, flops)
+            plan = ladder(preset, count, tpp, flops)
             (line,) = plan.audit
             assert plan.budget is not None
             assert (line.field, line.asked) == ("budget.flops", flops)
@@ -65,24 +71,24 @@ class TestLogSpacedBudgets:
             assert line.relative == pytest.approx(-plan.budget.shortfall, abs=1e-12)
             assert line.ok == (plan.budget.shortfall <= 0.04)
 
-    def test_depth_stays_near_the_rule(self, preset: str, count: int) -> None:
+    def test_depth_stays_near_the_rule(self, preset: str, count: int, tpp: int) -> None:
         """Within 25 % of width / 50, or the one depth that rounds it up where none lies within."""
         for flops in BUDGETS:
-            for run in ladder(preset, count, flops).runs:
+            for run in ladder(preset, count, tpp, flops).runs:
                 rule = run.model.d_model / ASPECT
                 low, high = rule * (1 - DEPTH_SLACK), rule * (1 + DEPTH_SLACK)
                 near = low <= run.model.n_layers <= high
                 assert near or run.model.n_layers == max(1, math.ceil(low)) > high
 
-    def test_sizes_ascend(self, preset: str, count: int) -> None:
+    def test_sizes_ascend(self, preset: str, count: int, tpp: int) -> None:
         for flops in BUDGETS:
-            sizes = [run.params.total for run in ladder(preset, count, flops).runs]
+            sizes = [run.params.total for run in ladder(preset, count, tpp, flops).runs]
             assert len(sizes) == count
             assert sizes == sorted(set(sizes))
 
-    def test_more_budget_makes_a_larger_model(self, preset: str, count: int) -> None:
+    def test_more_budget_makes_a_larger_model(self, preset: str, count: int, tpp: int) -> None:
         """Always over a factor of 1.8; the trend is the compute-optimal square root."""
-        largest = [ladder(preset, count, flops).runs[-1].params.total for flops in BUDGETS]
+        largest = [ladder(preset, count, tpp, flops).runs[-1].params.total for flops in BUDGETS]
         assert all(a < b for a, b in zip(largest, largest[2:], strict=False))
         slope = math.log(largest[-1] / largest[0]) / math.log(BUDGETS[-1] / BUDGETS[0])
         assert 0.45 < slope < 0.6

@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 
+from planner.compile import compile_plan
 from planner.errors import SpecError
 from planner.plan import Plan
+from planner.spec import parse_spec
 
 from .families import plan_of
 
@@ -126,3 +128,66 @@ class TestAbsurdNumbers:
         with pytest.raises(SpecError, match="overlap") as caught:
             plan(schedule={"kind": "wsd", "warmup": 0.5, "decay_fraction": 0.6})
         assert caught.value.field == "schedule"
+
+
+def test_tau_for_a_tpp_that_is_no_band_warns() -> None:
+    values = "timescale: {law: celerity, values: {20: 0.2, 50: 0.1}}"
+    plan = compiled(f"preset: celerity\ntpp: 20\n{values}")
+    told = [line for line in plan.warnings if "no band" in line]
+    assert told == ["timescale.values: 50 TPP is no band, so its tau is not used"]
+    # the preset's own list is longer than the bands in use, and that is fine
+    plain = compiled("preset: celerity\ntpp: 20")
+    assert not [line for line in plain.warnings if "no band" in line]
+
+
+def test_band_without_tau_and_without_law_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"gives no tau for 80 TPP; add it, or name a law"):
+        compiled("preset: celerity\ntpp: [20, 80]\ntimescale: {values: {20: 0.2}}")
+    with pytest.raises(SpecError, match="got 20 TPP twice"):
+        compiled("preset: celerity\ntpp: 20\ntimescale: {values: {20: 0.2, 2e1: 0.1}}")
+
+
+def test_cap_of_the_batch_is_told_and_no_failure() -> None:
+    plan = compiled("preset: celerity\ntpp: 20\nbatch: {law: celerity-batch, max: 1M tokens}")
+    assert plan.ok
+    assert {run.batch.sequences for run in plan.runs} == {122}
+    assert any("capped at 122 by batch.max" in line for line in plan.warnings)
+
+
+def test_name_that_states_another_count_is_told() -> None:
+    sizes = (
+        "sizes: [{name: 300M, d_model: 64, n_layers: 2}, {name: small, d_model: 64, n_layers: 1}]"
+    )
+    told = [line for line in compiled(f"preset: llama-like\n{sizes}").warnings if "has" in line]
+    assert told == ["size '300M' has 4.18M parameters (300M-20tpp)"]
+    assert not [line for line in compiled("preset: celerity").warnings if "has" in line]
+
+
+def test_heads_are_not_chosen_absurdly_narrow() -> None:
+    with pytest.raises(SpecError, match="no heads of 16 to 128 divide width 650"):
+        compiled("preset: celerity\nsizes: [{name: b, d_model: 650, n_layers: 4}]")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ("{devices: 88, pipeline: 88}", "88 stages cannot share the 13 layers of size 300M"),
+        ("{devices: 8, tensor: 8}", "8 devices cannot share heads 10 of size 300M"),
+    ],
+)
+def test_cluster_that_cannot_share_the_model_is_refused(cluster: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        compiled(f"preset: celerity\ntpp: 20\ncluster: {cluster}")
+
+
+def test_preset_tuned_for_another_kind_is_told() -> None:
+    plan = compiled("preset: celerity\nparametrization: mup")
+    assert (
+        "parametrization: the preset's base values are for completep, not for mup" in plan.warnings
+    )
+    origin = plan.provenance["300M-20tpp"]["optimizer.base_peak_lr"].declared
+    assert origin == "preset celerity"
+
+
+def compiled(text: str) -> Plan:
+    return compile_plan(parse_spec(f"family: x\n{text}\n"))

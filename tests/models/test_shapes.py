@@ -75,10 +75,10 @@ def test_conventions(convention: str) -> None:
 
 
 @pytest.mark.parametrize("groups", range(1, 13))
-@pytest.mark.parametrize("fine", [False, True])
-def test_every_width_has_whole_groups_of_heads(groups: int, fine: bool) -> None:
+@pytest.mark.parametrize("narrowest", [None, 64, 32])
+def test_every_width_has_whole_groups_of_heads(groups: int, narrowest: int | None) -> None:
     family = Architecture(50257, 2048, kv_groups=groups)
-    found = list(widths(family, fine=fine))
+    found = list(widths(family, narrowest=narrowest))
     assert found == sorted(set(found))
     for width in found:
         shape = family.shape(width, 1)

@@ -44,7 +44,7 @@ FULL: dict[str, Any] = {
     "cluster": {
         "devices": 64,
         "accelerator": "H100",
-        "tensor": 2,
+        "tensor": 1,
         "pipeline": 1,
         "micro_batch": "auto",
         "mfu": 0.4,

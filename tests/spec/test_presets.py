@@ -118,3 +118,24 @@ def test_too_many_runs() -> None:
     assert str(error.value) == (
         "<spec>:4: sizes: got 50 sizes at 21 TPP, which are 1,050 runs; wanted at most 1,000"
     )
+
+
+@pytest.mark.parametrize("spelling", ["mup", "{kind: mup}"])
+def test_short_spelling_of_a_kind_declares_the_kind_only(spelling: str) -> None:
+    declared = parse_spec(f"family: x\npreset: celerity\nparametrization: {spelling}\n")
+    assert str(declared.origin("parametrization.base_lr")) == "preset celerity"
+    assert str(declared.origin("parametrization.kind")) == "spec line 3"
+    assert "parametrization.init_std" in declared.assumed
+    # decay is of the kind: the preset's is not taken over
+    assert declared.spec.parametrization.decay is None
+    assert declared.warnings == (
+        "parametrization: the preset's base values are for completep, not for mup",
+    )
+
+
+def test_short_spelling_of_a_schedule_keeps_the_warmup() -> None:
+    declared = parse_spec("family: x\npreset: cerebras-gpt\nschedule: cosine\n")
+    assert declared.spec.schedule.warmup.tokens == 375_000_000
+    assert str(declared.origin("schedule.warmup")) == "preset cerebras-gpt"
+    assert "schedule.warmup" in declared.assumed
+    assert "schedule.kind" not in declared.assumed
