@@ -48,7 +48,7 @@ std::int64_t stride_of(const View<double>& view, std::int64_t each, std::int64_t
 py::tuple fit(const py::array& y, const py::array& x, const Optional& eta, const Optional& weights,
               const py::array& offsets, const Optional& eta_end, const std::string& model,
               const py::array& lower, const py::array& upper, const py::array& delta,
-              const py::array& starts, bool brute, double ftol, std::int64_t max_iterations,
+              const py::array& starts, std::int64_t thin_starts, bool brute, double ftol, std::int64_t max_iterations,
               bool covariance, std::int64_t block, std::int64_t replicates, std::uint64_t seed,
               Threads threads) {
   const Ragged curves = ragged_view(y, offsets);
@@ -87,6 +87,10 @@ py::tuple fit(const py::array& y, const py::array& x, const Optional& eta, const
   }
   args.starts = grid.data;
   args.n_starts = grid.size / np;
+  if (thin_starts < 1 || thin_starts > args.n_starts) {
+    throw py::value_error("thin_starts must lie within 1 and the number of starts.");
+  }
+  args.n_thin_starts = thin_starts;
   if (max_iterations < 1) throw py::value_error("max_iterations must be at least 1.");
   if (replicates < 0 || block < 0) {
     throw py::value_error("replicates and block must not be negative.");
@@ -153,7 +157,7 @@ py::tuple fit(const py::array& y, const py::array& x, const Optional& eta, const
 void bind_fit(py::module_& m) {
   m.def("fit", &fit, py::arg("y"), py::arg("x"), py::arg("eta"), py::arg("weights"),
         py::arg("offsets"), py::kw_only(), py::arg("eta_end"), py::arg("model"), py::arg("lower"),
-        py::arg("upper"), py::arg("delta"), py::arg("starts"), py::arg("brute"), py::arg("ftol"),
+        py::arg("upper"), py::arg("delta"), py::arg("starts"), py::arg("thin_starts"), py::arg("brute"), py::arg("ftol"),
         py::arg("max_iterations"), py::arg("covariance"), py::arg("block"), py::arg("replicates"),
         py::arg("seed"), py::arg("threads") = py::none(),
         "Robust multi-start fit of each curve.");

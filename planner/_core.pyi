@@ -82,6 +82,7 @@ def fit(
     upper: NDArray[np.float64],
     delta: NDArray[np.float64],
     starts: NDArray[np.float64],
+    thin_starts: int,
     brute: bool,
     ftol: float,
     max_iterations: int,
@@ -118,6 +119,7 @@ def fit(
         delta: One number, or one per curve.
         starts: 1 to 64 rows of P numbers, flat; NaN: solved for by linear least squares (only
             ``scale``, ``e``, ``a``).
+        thin_starts: Curves long enough for block medians use only the first so many.
         brute: All starts on all points.
         ftol: Relative drop of the objective below which a fit has converged.
         max_iterations: Steps from one start, at least 1.

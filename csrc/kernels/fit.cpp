@@ -18,6 +18,7 @@ constexpr std::int64_t kBlock = 256;
 constexpr std::int64_t kSlots = 32;     // values that a block median sorts
 constexpr std::int64_t kKept = 3;       // optima polished on all points
 constexpr double kWorse = 1.3;          // an optimum this much worse than the best is dropped
+constexpr double kSame = 0.02;         // distance of optima, relative to the cost
 constexpr double kCoarseTolerance = 1e-4;
 constexpr std::int64_t kCoarseIterations = 40;
 
@@ -523,7 +524,7 @@ double step(const Problem& problem, const double* theta, const Eval& at, double 
   return drop;
 }
 
-enum class Outcome { kConverged, kMaxIterations, kStalled, kNonFinite };
+enum class Outcome { kConverged, kMaxIterations, kStalled, kNonFinite, kAbandoned };
 
 struct Run {
   double theta[kP];
@@ -533,8 +534,52 @@ struct Run {
   std::int64_t iterations;
 };
 
+// Whether the quadratic model around an optimum sees little difference between it and theta.
+bool close_to(const Problem& problem, const Run& optimum, const double* theta) {
+  double form = 0.0;
+  for (int p = 0; p < problem.np; ++p) {
+    if (problem.fixed[p]) continue;
+    for (int o = 0; o < problem.np; ++o) {
+      if (problem.fixed[o]) continue;
+      form += (optimum.theta[p] - theta[p]) * optimum.at.h[p][o] * (optimum.theta[o] - theta[o]);
+    }
+  }
+  return 0.5 * form <= kSame * optimum.at.cost;
+}
+
+bool same_optimum(const Problem& problem, const Run& a, const Run& b) {
+  const bool a_better = a.at.cost < b.at.cost;
+  const Run& better = a_better ? a : b;
+  if (magnitude(a.at.cost - b.at.cost) <= 1e-3 * better.at.cost) return true;
+  return close_to(problem, better, a_better ? b.theta : a.theta);
+}
+
+// Optima found before, best first, that make a run not worth finishing.
+struct Rivals {
+  const Run* runs;
+  std::int64_t n;
+  double worse;  // abandon what will end above this times the best rival
+  bool same;     // and what is about to end where a rival did
+};
+
+// Whether a run that can expect this much of a drop will not matter.
+bool hopeless(const Problem& problem, const Rivals& rivals, const Run& run, double drop,
+              bool irls) {
+  if (rivals.n == 0 || !(drop <= 0.02 * run.at.cost)) return false;
+  const double best = rivals.runs[0].at.cost;
+  if (!irls && run.at.cost - 4.0 * drop > rivals.worse * best + problem.floor) return true;
+  for (std::int64_t i = 0; rivals.same && i < rivals.n; ++i) {
+    const Run& rival = rivals.runs[i];
+    if (run.at.cost >= rival.at.cost && run.at.cost - 4.0 * drop <= 1.001 * rival.at.cost &&
+        close_to(problem, rival, run.theta)) {
+      return true;
+    }
+  }
+  return false;
+}
+
 void minimize(const Problem& problem, const Data& data, double ftol, std::int64_t max_iterations,
-              bool irls, double lambda, Run& run) {
+              bool irls, double lambda, const Rivals& rivals, Run& run) {
   run.evaluations = 1;
   run.iterations = 0;
   run.outcome = Outcome::kMaxIterations;
@@ -562,6 +607,10 @@ void minimize(const Problem& problem, const Data& data, double ftol, std::int64_
         continue;
       }
       run.outcome = Outcome::kConverged;
+      return;
+    }
+    if (lambda <= 1.0 && hopeless(problem, rivals, run, drop, irls)) {
+      run.outcome = Outcome::kAbandoned;
       return;
     }
     double next[kP];
@@ -774,16 +823,6 @@ void start_from(const FitArgs& args, const Problem& problem, const Data& data, s
     theta[p] = least(most(x, problem.lower[p]), problem.upper[p]);
   }
   solve_linear(problem, data, linear, theta);
-}
-
-// Whether two optima are the same one.
-bool same_optimum(const Problem& problem, const Run& a, const Run& b) {
-  if (magnitude(a.at.cost - b.at.cost) <= 1e-3 * least(a.at.cost, b.at.cost)) return true;
-  for (int p = 0; p < problem.np; ++p) {
-    const double scale = most(magnitude(a.theta[p]), magnitude(b.theta[p]));
-    if (magnitude(a.theta[p] - b.theta[p]) > 1e-2 * scale + 1e-6) return false;
-  }
-  return true;
 }
 
 // --- uncertainty -------------------------------------------------------------------------------
@@ -1071,13 +1110,15 @@ Status fit_curve(const FitArgs& args, std::int64_t curve, const Memory& memory) 
   std::int64_t n_kept = 0;
   std::int64_t spent = 0;
   const double ftol = args.brute ? args.ftol : kCoarseTolerance;
-  for (std::int64_t which = 0; which < args.n_starts; ++which) {
+  const std::int64_t n_starts = two_level ? args.n_thin_starts : args.n_starts;
+  for (std::int64_t which = 0; which < n_starts; ++which) {
     Run run;
     start_from(args, problem, few, which, span, run.theta);
+    const Rivals rivals = {kept, args.brute ? 0 : n_kept, kWorse, true};
     minimize(problem, few, ftol, args.brute ? args.max_iterations : kCoarseIterations, true, 1e-3,
-             run);
+             rivals, run);
     spent += run.evaluations;
-    if (run.outcome == Outcome::kNonFinite) continue;
+    if (run.outcome == Outcome::kNonFinite || run.outcome == Outcome::kAbandoned) continue;
     bool same = false;
     for (std::int64_t i = 0; i < n_kept && !same; ++i) {
       if (!same_optimum(problem, kept[i], run)) continue;
@@ -1105,9 +1146,10 @@ Status fit_curve(const FitArgs& args, std::int64_t curve, const Memory& memory) 
     for (std::int64_t i = 0; i < n_kept; ++i) {
       Run& run = kept[i];
       if (!(run.at.cost <= limit)) continue;
-      minimize(problem, all, args.ftol, args.max_iterations, false, 1e-6, run);
+      const Rivals rivals = {best < 0 ? kept : kept + best, best < 0 ? 0 : 1, 1.0, false};
+      minimize(problem, all, args.ftol, args.max_iterations, false, 1e-6, rivals, run);
       args.evaluations[curve] += run.evaluations;
-      if (run.outcome == Outcome::kNonFinite) continue;
+      if (run.outcome == Outcome::kNonFinite || run.outcome == Outcome::kAbandoned) continue;
       if (best < 0 || run.at.cost < kept[best].at.cost) best = i;
     }
     if (best < 0) return Status::kNonFinite;
@@ -1165,7 +1207,7 @@ Status fit_curve(const FitArgs& args, std::int64_t curve, const Memory& memory) 
         for (std::int64_t i = all.n; i < whole(all.n); ++i) again.y[i] = 1.0;
         Run replicate;
         for (int p = 0; p < np; ++p) replicate.theta[p] = run.theta[p];
-        minimize(problem, again, 1e-8, args.max_iterations, false, 1e-6, replicate);
+        minimize(problem, again, 1e-8, args.max_iterations, false, 1e-6, {}, replicate);
         args.evaluations[curve] += replicate.evaluations;
         if (replicate.outcome == Outcome::kNonFinite) continue;
         if (problem.centred) uncentre(problem, replicate.theta, nullptr);

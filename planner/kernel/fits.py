@@ -66,14 +66,27 @@ POWER_LAW: Mapping[str, Bound] = {
 ETA_FLOOR = 1e-6
 """``eta + eps2`` below this counts as this: a linear decay ends at exactly 0."""
 
-# Rows of (log_eps1, m, b, q, eps2, scale); NaN: solved for by linear least squares. The last two
-# lead to what the grid misses: b < 0 with a small q, and a small eps1 with a large q.
+# Rows of (log_eps1, m, b, q, eps2, scale); NaN: solved for by linear least squares. The first five
+# do for a curve of many points: two ordinary ones, and three that lead to what those miss (b < 0
+# with a small q, a small eps1 with a large q, a large eps1). Few noisy points have more optima.
 _CURVE_STARTS = [
-    (math.log(eps1), 0.1, 0.1, q, 0.1, math.nan) for eps1 in (0.003, 0.05) for q in (0.5, 2.0)
+    (math.log(eps1), m, b, q, 0.1, math.nan)
+    for eps1, m, b, q in (
+        (0.003, 0.1, 0.1, 0.5),
+        (0.05, 0.1, 0.1, 2.0),
+        (0.02, 0.1, -0.2, 0.1),
+        (1e-4, 0.05, 0.1, 6.0),
+        (0.5, 0.5, -0.3, 1.0),
+        (0.003, 0.1, 0.1, 2.0),
+        (0.05, 0.1, 0.1, 0.5),
+    )
 ] + [
-    (math.log(0.02), 0.1, -0.2, 0.1, 0.1, math.nan),
-    (math.log(1e-4), 0.05, 0.1, 6.0, 0.1, math.nan),
+    (math.log(eps1), m, b, q, 0.1, math.nan)
+    for eps1 in (1e-4, 0.7)
+    for m, b in ((0.1, 0.1), (0.5, -0.3))
+    for q in (0.1, 0.5, 2.0, 8.0)
 ]
+_LONG_STARTS = 5
 _CURVE_GRID = [
     (math.log(eps1), m, 0.1, q, 0.1, math.nan)
     for eps1 in (0.003, 0.05)
@@ -225,6 +238,7 @@ def fit_curves(
     ends = None
     if normalized:
         ends = _last_finite(y, schedule) if eta_end is None else _vector(eta_end)
+    thin_starts = None if starts is not None else _LONG_STARTS
     if starts is None:
         starts = _CURVE_GRID if method == "brute" else _CURVE_STARTS
     return _fit(
@@ -239,6 +253,7 @@ def fit_curves(
         delta,
         weights,
         starts,
+        thin_starts,
         method,
         ftol,
         max_iterations,
@@ -311,6 +326,7 @@ def fit_power(
         delta,
         weights,
         starts,
+        None,
         method,
         ftol,
         max_iterations,
@@ -334,6 +350,7 @@ def _fit(
     delta: float | ArrayLike,
     weights: ArrayLike | None,
     starts: Sequence[Sequence[float]],
+    thin_starts: int | None,
     method: str,
     ftol: float,
     max_iterations: int,
@@ -365,6 +382,7 @@ def _fit(
         upper=np.ascontiguousarray(upper).reshape(-1),
         delta=thresholds,
         starts=np.ascontiguousarray(grid).reshape(-1),
+        thin_starts=thin_starts or grid.shape[0],
         brute=method == "brute",
         ftol=ftol,
         max_iterations=max_iterations,
