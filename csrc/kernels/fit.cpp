@@ -90,55 +90,146 @@ struct Shared {
   double e, a, alpha, x0, log_ref, inverse_ref;
 };
 
-template <Shape kShape>
-PLANNER_INLINE void one_vector(const Data& data, const Shared& t, std::int64_t at, double* out) {
+PLANNER_INLINE void read(const double* from, Vec& to) { to = load(from); }
+PLANNER_INLINE void write(double* to, const Vec& x) { store(to, x); }
+PLANNER_INLINE void fill(double x, Vec& to) { to = vec(x); }
+
+#if defined(__AVX512F__)
+// Two vectors whose operations alternate: one chain of FMAs waits for itself.
+struct Pair {
+  Vec a;
+  Vec b;
+};
+
+PLANNER_INLINE void read(const double* from, Pair& to) {
+  to.a = load(from);
+  to.b = load(from + kLanes);
+}
+PLANNER_INLINE void write(double* to, const Pair& x) {
+  store(to, x.a);
+  store(to + kLanes, x.b);
+}
+PLANNER_INLINE void fill(double x, Pair& to) { to = {vec(x), vec(x)}; }
+PLANNER_INLINE Pair operator-(const Pair& x) { return {-x.a, -x.b}; }
+#define PLANNER_PAIR(op)                                                                        \
+  PLANNER_INLINE Pair operator op(const Pair& x, const Pair& y) {                               \
+    return {x.a op y.a, x.b op y.b};                                                            \
+  }                                                                                             \
+  PLANNER_INLINE Pair operator op(const Pair& x, double y) { return {x.a op y, x.b op y}; }     \
+  PLANNER_INLINE Pair operator op(double x, const Pair& y) { return {x op y.a, x op y.b}; }
+PLANNER_PAIR(+)
+PLANNER_PAIR(-)
+PLANNER_PAIR(*)
+#undef PLANNER_PAIR
+PLANNER_INLINE Pair fma(const Pair& x, const Pair& y, const Pair& z) {
+  return {fma(x.a, y.a, z.a), fma(x.b, y.b, z.b)};
+}
+PLANNER_INLINE Pair fma(const Pair& x, const Pair& y, double z) {
+  return {fma(x.a, y.a, z), fma(x.b, y.b, z)};
+}
+PLANNER_INLINE Pair fma(const Pair& x, double y, const Pair& z) {
+  return {fma(x.a, y, z.a), fma(x.b, y, z.b)};
+}
+PLANNER_INLINE Pair fma(const Pair& x, double y, double z) {
+  return {fma(x.a, y, z), fma(x.b, y, z)};
+}
+PLANNER_INLINE Pair fnma(const Pair& x, const Pair& y, const Pair& z) {
+  return {fnma(x.a, y.a, z.a), fnma(x.b, y.b, z.b)};
+}
+PLANNER_INLINE Pair fnma(const Pair& x, const Pair& y, double z) {
+  return {fnma(x.a, y.a, z), fnma(x.b, y.b, z)};
+}
+PLANNER_INLINE Pair fnma(const Pair& x, double y, const Pair& z) {
+  return {fnma(x.a, y, z.a), fnma(x.b, y, z.b)};
+}
+PLANNER_INLINE Pair at_least(const Pair& x, double y) {
+  return {max(x.a, vec(y)), max(x.b, vec(y))};
+}
+
+// The bits of vexp, vlog_normal and vrecip_rough on each half.
+PLANNER_INLINE Pair vexp(const Pair& any_x) {
+  using namespace detail;
+  const Pair x = {min(max(any_x.a, vec(-746.0)), vec(710.0)),
+                  min(max(any_x.b, vec(-746.0)), vec(710.0))};
+  const Pair n = fma(x, kLog2E, kRound) - kRound;
+  const Pair r = fnma(n, kLn2Low, fnma(n, kLn2High, x));
+  const Pair e = exp_reduced(r);
+  Pair out;
+  out.a.part[0] = _mm512_scalef_pd(e.a.part[0], n.a.part[0]);
+  out.b.part[0] = _mm512_scalef_pd(e.b.part[0], n.b.part[0]);
+  return out;
+}
+PLANNER_INLINE Pair vlog_normal(const Pair& x) {
+  Pair m;
+  Pair k;
+  detail::split(x.a, m.a, k.a);
+  detail::split(x.b, m.b, k.b);
+  return detail::log_reduced(m, k);
+}
+PLANNER_INLINE Pair vrecip_rough(const Pair& x) {
+  return {vrecip_rough(x.a), vrecip_rough(x.b)};
+}
+#endif
+PLANNER_INLINE Vec at_least(const Vec& x, double y) { return max(x, vec(y)); }
+
+// V is a vector or a pair of them.
+template <Shape kShape, class V>
+PLANNER_INLINE void columns_at(const Data& data, const Shared& t, std::int64_t at, double* out) {
   constexpr std::int64_t N = columns_of(kShape);
-  const Vec y = load(data.y + at);
+  V y;
+  read(data.y + at, y);
   if constexpr (kShape == kShapePower || kShape == kShapePower0) {
-    Vec u;
-    Vec w;
+    V u;
+    V w;
     if constexpr (kShape == kShapePower) {
-      u = load(data.s + at) - t.log_ref;
+      read(data.s + at, u);
+      u = u - t.log_ref;
     } else {
-      w = load(data.x + at) + t.x0;
+      read(data.x + at, w);
+      w = w + t.x0;
       u = vlog_normal(w) - t.log_ref;
     }
-    const Vec p = vexp(u * -t.alpha);
-    store(out, vec(1.0));
-    store(out + kBlock, p);
-    store(out + 2 * kBlock, p * u);
+    const V p = vexp(u * -t.alpha);
+    V ones;
+    fill(1.0, ones);
+    write(out, ones);
+    write(out + kBlock, p);
+    write(out + 2 * kBlock, p * u);
     if constexpr (kShape == kShapePower0) {
-      store(out + 3 * kBlock, p * (vrecip_rough(w) - t.inverse_ref));
+      write(out + 3 * kBlock, p * (vrecip_rough(w) - t.inverse_ref));
     }
-    store(out + N * kBlock, fma(p, t.a, t.e - y));
+    write(out + N * kBlock, fma(p, t.a, t.e - y));
   } else {
     constexpr bool tail = kShape == kShapeTail;
     constexpr int head = tail ? 0 : 2;
-    Vec a;
+    V a;
     if constexpr (tail) {
-      a = load(data.a + at);
+      read(data.a + at, a);
     } else {
-      const Vec te = load(data.x + at) + t.eps1;
-      const Vec u = t.log1p_eps1 - vlog_normal(te);
+      V x;
+      read(data.x + at, x);
+      const V te = x + t.eps1;
+      const V u = t.log1p_eps1 - vlog_normal(te);
       a = vexp(u * t.m);
-      store(out, a * fnma(vrecip_rough(te), t.eps1, vec(t.ratio)));
-      store(out + kBlock, a * u);
+      write(out, a * (t.ratio - vrecip_rough(te) * t.eps1));
+      write(out + kBlock, a * u);
     }
-    Vec s;
-    Vec floor;
+    V s;
+    V floor;
     if constexpr (kShape == kShapeFloor) {
-      floor = max(load(data.eta + at) + t.eps2, vec(kFitEtaFloor));
+      read(data.eta + at, floor);
+      floor = at_least(floor + t.eps2, kFitEtaFloor);
       s = vlog_normal(floor);
     } else {
-      s = load(data.s + at);
+      read(data.s + at, s);
     }
-    const Vec p = vexp(s * t.q);
-    store(out + head * kBlock, p);
-    store(out + (head + 1) * kBlock, p * s);
-    if constexpr (kShape == kShapeFloor) store(out + 4 * kBlock, p * vrecip_rough(floor));
-    const Vec f = fma(p, t.b, a);
-    if constexpr (kShape != kShapeFull) store(out + (N - 1) * kBlock, f);
-    store(out + N * kBlock, fma(f, t.k, -y));
+    const V p = vexp(s * t.q);
+    write(out + head * kBlock, p);
+    write(out + (head + 1) * kBlock, p * s);
+    if constexpr (kShape == kShapeFloor) write(out + 4 * kBlock, p * vrecip_rough(floor));
+    const V f = fma(p, t.b, a);
+    if constexpr (kShape != kShapeFull) write(out + (N - 1) * kBlock, f);
+    write(out + N * kBlock, fma(f, t.k, -y));
   }
 }
 
@@ -150,12 +241,12 @@ __attribute__((noinline)) void phase1(const Data& points, const Shared& shared, 
   const Data data = points;
   const std::int64_t padded = whole(count);
   std::int64_t i = 0;
-  // Two vectors at a time where registers allow: their chains of FMAs overlap.
-  for (; kParts == 1 && i + 2 * kLanes <= padded; i += 2 * kLanes) {
-    one_vector<kShape>(data, t, begin + i, out + i);
-    one_vector<kShape>(data, t, begin + i + kLanes, out + i + kLanes);
+#if defined(__AVX512F__)
+  for (; i + 2 * kLanes <= padded; i += 2 * kLanes) {
+    columns_at<kShape, Pair>(data, t, begin + i, out + i);
   }
-  for (; i < padded; i += kLanes) one_vector<kShape>(data, t, begin + i, out + i);
+#endif
+  for (; i < padded; i += kLanes) columns_at<kShape, Vec>(data, t, begin + i, out + i);
   for (i = count; i < padded; ++i) {
     for (std::int64_t c = 0; c <= N; ++c) out[c * kBlock + i] = 0.0;
   }
@@ -189,14 +280,14 @@ PLANNER_INLINE Doubles fused(Doubles a, Doubles b, Doubles c) {
 #endif
 }
 
-PLANNER_INLINE Doubles read(const double* from) {
+PLANNER_INLINE Doubles part_at(const double* from) {
   Doubles r;
   __builtin_memcpy(&r, from, sizeof r);
   return r;
 }
 
 PLANNER_INLINE void add_to(double* to, Doubles x) {
-  const Doubles r = read(to) + x;
+  const Doubles r = part_at(to) + x;
   __builtin_memcpy(to, &r, sizeof r);
 }
 
@@ -214,21 +305,21 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
     Doubles h51 = {}, h52 = {}, h53 = {}, h54 = {}, h55 = {};
     for (std::int64_t i = lane; i < count; i += kLanes) {
       const double* const at = columns + i;
-      const Doubles r = read(at + N * kBlock);
+      const Doubles r = part_at(at + N * kBlock);
       const Longs inside = reinterpret_cast<Longs>((r <= top) & (r >= -top));
       const Doubles edge = r > Doubles{} ? top : -top;
       Doubles psi = inside ? r : edge;
       const Doubles twice = r + (r - psi);  // 2 r - psi
       Doubles weight = inside ? Doubles{} + 1.0 : (irls ? edge / r : Doubles{});
       if (w != nullptr) {
-        const Doubles given = read(w + i);
+        const Doubles given = part_at(w + i);
         psi = psi * given;
         weight = weight * given;
       }
       c = fused(psi, twice, c);
-      const Doubles j0 = read(at);
-      const Doubles j1 = read(at + kBlock);
-      const Doubles j2 = read(at + 2 * kBlock);
+      const Doubles j0 = part_at(at);
+      const Doubles j1 = part_at(at + kBlock);
+      const Doubles j2 = part_at(at + 2 * kBlock);
       const Doubles p0 = weight * j0;
       const Doubles p1 = weight * j1;
       const Doubles p2 = weight * j2;
@@ -242,7 +333,7 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
       h21 = fused(p2, j1, h21);
       h22 = fused(p2, j2, h22);
       if constexpr (N > 3) {
-        const Doubles j3 = read(at + 3 * kBlock);
+        const Doubles j3 = part_at(at + 3 * kBlock);
         const Doubles p3 = weight * j3;
         g3 = fused(psi, j3, g3);
         h30 = fused(p3, j0, h30);
@@ -250,7 +341,7 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
         h32 = fused(p3, j2, h32);
         h33 = fused(p3, j3, h33);
         if constexpr (N > 4) {
-          const Doubles j4 = read(at + 4 * kBlock);
+          const Doubles j4 = part_at(at + 4 * kBlock);
           const Doubles p4 = weight * j4;
           g4 = fused(psi, j4, g4);
           h40 = fused(p4, j0, h40);
@@ -259,7 +350,7 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
           h43 = fused(p4, j3, h43);
           h44 = fused(p4, j4, h44);
           if constexpr (N > 5) {
-            const Doubles j5 = read(at + 5 * kBlock);
+            const Doubles j5 = part_at(at + 5 * kBlock);
             const Doubles p5 = weight * j5;
             g5 = fused(psi, j5, g5);
             h50 = fused(p5, j0, h50);
@@ -844,12 +935,14 @@ void residuals(const Problem& problem, const Data& data, const double* theta, do
 PLANNER_INLINE double clip(double r, double delta) { return least(most(r, -delta), delta); }
 
 // Lag-one autocorrelation of psi(r), shifted up by its small-sample bias.
-double autocorrelation(const double* r, std::int64_t n, double delta, std::int64_t free) {
+double autocorrelation(const double* r, const double* w, std::int64_t n, double delta,
+                       std::int64_t free) {
   double zero = 0.0;
   double one = 0.0;
   double last = 0.0;
   for (std::int64_t i = 0; i < n; ++i) {
-    const double psi = clip(r[i], delta);
+    double psi = clip(r[i], delta);
+    if (w != nullptr) psi *= __builtin_sqrt(w[i]);
     zero += psi * psi;
     one += psi * last;
     last = psi;
@@ -860,9 +953,11 @@ double autocorrelation(const double* r, std::int64_t n, double delta, std::int64
   return least(most(rho + bias, -0.9), 0.97);
 }
 
-// H^-1 M H^-1, M the long-run covariance of the scores: whitened by the lag-one autocorrelation,
-// summed over blocks of 16 points, coloured again (Andrews and Monahan 1992, with blocks instead of
-// a kernel). Rows of what the data do not determine are NaN. False if there is such a row.
+// H^-1 M H^-1 with H of Newton's weights and M the covariance of the scores when psi has a constant
+// variance and autocorrelation rho^lag: Huber's sandwich for noise that is correlated along the
+// curve. (Squares of the single scores instead are too small where few points carry a parameter, as
+// the first ones do log_eps1.) Weights count as inverse variances. Rows of what the data do not
+// determine are NaN. False if there is such a row.
 bool sandwich(const Problem& problem, const Data& data, const Run& run, const double* r, double rho,
               double* cov) {
   const auto np = static_cast<int>(problem.np);
@@ -882,45 +977,50 @@ bool sandwich(const Problem& problem, const Data& data, const Run& run, const do
   prepare(problem, run.theta, t, map);
   const auto columns = static_cast<int>(columns_of(problem.shape));
   double meat[kP][kP] = {};
-  double score[kP] = {};
-  constexpr std::int64_t group = 16;
-  double last = 0.0;
+  double carried[kP] = {};  // sum over earlier points of rho^lag J
+  double* const other = problem.buffer + (kP + 1) * kBlock;
+  double variance = 0.0;
   for (std::int64_t begin = 0; begin < data.n; begin += kBlock) {
     const std::int64_t count = data.n - begin < kBlock ? data.n - begin : kBlock;
+    const std::int64_t padded = whole(count);
     phase1_any(problem.shape, data, t, begin, count, problem.buffer);
-    double* const white = problem.buffer + columns * kBlock;
     for (std::int64_t i = 0; i < count; ++i) {
-      double psi = clip(r[begin + i], problem.delta);
-      if (data.w != nullptr) psi *= data.w[begin + i];
-      // The first one is as large as the others: sqrt(1 - rho^2) of what it is.
-      white[i] = begin + i == 0 ? psi * __builtin_sqrt(1.0 - rho * rho) : psi - rho * last;
-      last = psi;
+      const double psi = clip(r[begin + i], problem.delta);
+      variance += psi * psi * (data.w == nullptr ? 1.0 : data.w[begin + i]);
     }
-    for (std::int64_t i = count; i < whole(count); ++i) white[i] = 0.0;
-    for (std::int64_t i = 0; i < count; i += group) {
-      for (int c = 0; c < columns; ++c) {
-        const double* const column = problem.buffer + c * kBlock + i;
-        Vec total = load(column) * load(white + i);
-        if (i + kLanes < whole(count)) {
-          total = fma(load(column + kLanes), load(white + i + kLanes), total);
+    for (int c = 0; c < columns; ++c) {
+      double* const column = problem.buffer + c * kBlock;
+      double* const sums = other + c * kBlock;
+      if (data.w != nullptr) {
+        for (std::int64_t i = 0; i < padded; i += kLanes) {
+          store(column + i, load(column + i) * sqrt(load(data.w + begin + i)));
         }
-        score[c] = sum(total);
       }
-      for (int a = 0; a < columns; ++a) {
-        for (int b = 0; b <= a; ++b) meat[a][b] += score[a] * score[b];
+      double carry = carried[c];
+      for (std::int64_t i = 0; i < padded; ++i) {
+        sums[i] = 0.5 * column[i] + carry;
+        carry = rho * (carry + column[i]);
+      }
+      carried[c] = carry;
+    }
+    for (int a = 0; a < columns; ++a) {
+      for (int b = 0; b < columns; ++b) {
+        Vec total = vec(0.0);
+        for (std::int64_t i = 0; i < padded; i += kLanes) {
+          total = fma(load(problem.buffer + a * kBlock + i), load(other + b * kBlock + i), total);
+        }
+        const double x = sum(total);
+        meat[a][b] += x;
+        meat[b][a] += x;
       }
     }
-  }
-  for (int a = 0; a < columns; ++a) {
-    for (int b = 0; b < a; ++b) meat[b][a] = meat[a][b];
   }
   double l[kP][kP];
   for (int i = 0; i < n; ++i) {
     for (int j = 0; j <= i; ++j) l[i][j] = run.at.h[list[i]][list[j]];
   }
   if (!factor(l, n)) return false;
-  const double size = static_cast<double>(data.n);
-  const double factor_of = size / (size - static_cast<double>(n)) / ((1.0 - rho) * (1.0 - rho));
+  const double factor_of = variance / static_cast<double>(data.n - n);
   double inner[kP][kP];
   for (int i = 0; i < n; ++i) {
     for (int j = 0; j < n; ++j) {
@@ -1012,7 +1112,7 @@ constexpr std::int64_t kFewPoints = kFitCoarse + kLanes;
 PLANNER_INLINE std::int64_t stride_of(std::int64_t longest) { return whole(longest) + 2 * kLanes; }
 
 std::int64_t scratch_size(std::int64_t longest) noexcept {
-  return 8 * stride_of(longest) + 6 * kFewPoints + kSlots * kLanes + (kP + 1) * kBlock;
+  return 8 * stride_of(longest) + 6 * kFewPoints + kSlots * kLanes + (2 * kP + 1) * kBlock;
 }
 
 void carve(double*& at, std::int64_t size, Data& data) {
@@ -1168,7 +1268,7 @@ Status fit_curve(const FitArgs& args, std::int64_t curve, const Memory& memory) 
   bool singular = false;
   if (cov != nullptr || samples != nullptr) {
     residuals(problem, all, run.theta, memory.residual);
-    const double rho = autocorrelation(memory.residual, all.n, problem.delta, free);
+    const double rho = autocorrelation(memory.residual, all.w, all.n, problem.delta, free);
     if (cov != nullptr) {
       // The Hessian of Newton's weights, whichever the last pass had.
       evaluate(problem, all, run.theta, problem.delta, false, run.at);

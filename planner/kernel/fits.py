@@ -87,12 +87,6 @@ _CURVE_STARTS = [
     for q in (0.1, 0.5, 2.0, 8.0)
 ]
 _LONG_STARTS = 5
-_CURVE_GRID = [
-    (math.log(eps1), m, 0.1, q, 0.1, math.nan)
-    for eps1 in (0.003, 0.05)
-    for m in (0.05, 0.2)
-    for q in (0.5, 2.0)
-]
 # Rows of (e, a, alpha, x0), x0 in spans of x above its lower bound.
 _POWER_STARTS = [
     (math.nan, math.nan, alpha, x0)
@@ -115,9 +109,9 @@ class Fits:
     objective: Float64
     """Sum of the weighted losses, shape ``(curves,)``, in squared units of ``y``."""
     covariance: Float64 | None
-    """Shape ``(curves, P, P)``: Huber's sandwich with the long-run covariance of the scores, for
-    noise that is correlated along the curve. 0 for a fixed parameter, NaN for one at its bound and
-    where the curve does not determine the parameters. None if not asked for."""
+    """Shape ``(curves, P, P)``: Huber's sandwich for noise of one variance (over the weight) whose
+    autocorrelation falls off as a power of the lag. 0 for a fixed parameter, NaN for one at its
+    bound and where the curve does not determine the parameters. None if not asked for."""
     autocorrelation: Float64 | None
     """Of the clipped residuals at lag one, shape ``(curves,)``, which the covariance allows for;
     corrected for its small-sample bias. None without covariance."""
@@ -240,7 +234,7 @@ def fit_curves(
         ends = _last_finite(y, schedule) if eta_end is None else _vector(eta_end)
     thin_starts = None if starts is not None else _LONG_STARTS
     if starts is None:
-        starts = _CURVE_GRID if method == "brute" else _CURVE_STARTS
+        starts = _CURVE_STARTS
     return _fit(
         CURVE_PARAMETERS,
         "normalized" if normalized else "curve",
