@@ -32,12 +32,7 @@ DELTA = 0.01
 LOWER = np.array([math.log(1e-6), 0.0, -2.0, 0.02])
 UPPER = np.array([math.log(10.0), 5.0, 5.0, 20.0])
 STARTS = np.array(
-    [
-        (math.log(eps), m, 0.1, q)
-        for eps in (0.003, 0.05)
-        for m in (0.05, 0.2)
-        for q in (0.5, 2.0)
-    ]
+    [(math.log(eps), m, 0.1, q) for eps in (0.003, 0.05) for m in (0.05, 0.2) for q in (0.5, 2.0)]
 )
 
 
@@ -583,7 +578,9 @@ def main() -> int:
     if options.json:
         print(json.dumps({"rows": [asdict(row) for row in rows], "flat": flat}, indent=2))
         return 0
-    print(f"{'':26} {'fitter':22} {'fits/core-s':>12} {'spread':>7} {'ratio':>8} {'within 1e-8':>12}")
+    print(
+        f"{'':26} {'fitter':22} {'fits/core-s':>12} {'spread':>7} {'ratio':>8} {'within 1e-8':>12}"
+    )
     for row in rows:
         print(
             f"{row.workload:26} {row.fitter:22} {row.per_core_second:12.2f} {row.spread:7.1%} "

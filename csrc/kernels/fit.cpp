@@ -684,6 +684,10 @@ void minimize(const Problem& problem, const Data& data, double ftol, std::int64_
   while (run.iterations < max_iterations) {
     double d[kP];
     const double drop = step(problem, run.theta, run.at, lambda, d);
+    if (!(drop >= 0.0) && lambda < 1e13) {
+      lambda = most(lambda, 1e-4) * 8.0;  // a bound, reached on the way, made the step a bad one
+      continue;
+    }
     const double enough = ftol * run.at.cost + problem.floor;
     if (!(drop > enough) && !(drop > 1e-3 * enough && lambda > 1.0)) {
       bool flat = false;  // Newton's weights saw no point inside delta

@@ -306,7 +306,9 @@ def fit_power(
         shift = bool((lower[..., 3] < upper[..., 3]).any())
         reach = (lower[..., 2].min(), upper[..., 2].max())
         starts = [
-            row for row in _POWER_STARTS if reach[0] <= row[2] <= reach[1] and (shift or row[3] < 0.01)
+            row
+            for row in _POWER_STARTS
+            if reach[0] <= row[2] <= reach[1] and (shift or row[3] < 0.01)
         ] or [(math.nan, math.nan, 0.5 * (reach[0] + reach[1]), 0.1)]
     return _fit(
         POWER_PARAMETERS,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -282,4 +281,215 @@ def test_a_curve_does_not_depend_on_the_others() -> None:
         part = slice(y.offsets[i], y.offsets[i + 1])
         alone = fit_curves(Ragged.from_list([y[i]]), x[part], eta[part])
         assert alone.theta.tobytes() == all_of_them.theta[i : i + 1].tobytes()
-    assert json.dumps(all_of_them.status.tolist())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rho", [0.0, 0.3, 0.6])
+def test_intervals_cover_the_truth(rho: float) -> None:
+    y, x, eta, truth = curves(400, 31, 800, 2500, rho=rho or 1e-9)
+    fits = fit_curves(y, x, eta, replicates=200, seed=5)
+    assert (fits.status == Status.OK).mean() > 0.99
+    assert fits.autocorrelation is not None
+    assert np.median(fits.autocorrelation) == pytest.approx(rho, abs=0.03)
+    error = np.abs(fits.theta - truth_of_six(truth))[:, :4] / fits.standard_error[:, :4]
+    sandwich = (error < 1.6449).mean(axis=0)
+    low, high = fits.interval(0.9)
+    bootstrap = ((low[:, :4] <= truth) & (truth <= high[:, :4])).mean(axis=0)
+    for covered in (sandwich, bootstrap):
+        assert ((covered >= 0.85) & (covered <= 0.95)).all(), (sandwich, bootstrap)
+
+
+def truth_of_six(truth: Float64) -> Float64:
+    return np.concatenate([truth, np.tile([0.0, 1.0], (len(truth), 1))], axis=1)
+
+
+def surrogate(p: Float64, t: Float64, eta: Float64, end: float) -> Float64:
+    log_eps, m, b, q, eps2, scale = p
+    result: Float64 = four(np.array([log_eps, m, b, q, eps2, scale]), t, eta) / (
+        1.0 + b * (end + eps2) ** q
+    )
+    return result
+
+
+def test_surrogate_finds_its_parameters() -> None:
+    rng = np.random.default_rng(8)
+    t = np.arange(1, 1501) / 1500
+    ys, etas, truth = [], [], []
+    for i in range(40):
+        eta = schedule(t, i % 3)
+        p = np.array([math.log(1e-3), 0.05, rng.uniform(0.1, 0.5), rng.uniform(0.1, 1.0), 0.1, 1.0])
+        p[5] = rng.uniform(1.0, 4.0) if i >= 20 else 1.0
+        ys.append(surrogate(p, t, eta, eta[-1]))
+        etas.append(eta)
+        truth.append(p)
+    y, x, eta = Ragged.from_list(ys), np.tile(t, 40), np.concatenate(etas)
+    true = np.array(truth)
+    for bound in ((0.1, 10.0), true[:, 5]):
+        fits = fit_curves(y, x, eta, normalized=True, parameters={"scale": bound})
+        assert set(fits.status.tolist()) <= {Status.OK, Status.SINGULAR_COVARIANCE}
+        assert fits.theta == pytest.approx(true, rel=1e-5)
+        assert (fits.objective < 1e-15).all()
+    # Everything free. eps2 at its end is hard to tell from b, q and scale; the fit is what counts.
+    free = {"log_eps1": (-10.0, 0.0), "m": (0.0, 1.0), "eps2": (0.01, 1.0), "scale": (0.1, 10.0)}
+    fits = fit_curves(y, x, eta, normalized=True, parameters=free, max_iterations=500)
+    assert (fits.objective < 1e-6).mean() >= 0.95
+
+
+def test_derivatives_of_every_form() -> None:
+    """At the optimum of a fit with noise the objective is flat in each free parameter."""
+    y, x, eta, _ = curves(12, 9, 200, 600)
+    free = {"eps2": (0.01, 1.0), "scale": (0.1, 10.0)}
+    end = np.full(len(y), 0.3)
+    for normalized, changes in (
+        (False, {}),
+        (False, {"scale": (0.1, 10.0)}),
+        (False, {"log_eps1": -4.0, "m": 0.1}),
+        (False, free),
+        (True, {}),
+        (True, {"scale": (0.1, 10.0)}),
+        (True, {"log_eps1": (-12.0, 2.0), "m": (0.0, 3.0)}),
+        (True, free),
+    ):
+        fits = fit_curves(
+            y,
+            x,
+            eta,
+            normalized=normalized,
+            eta_end=end,
+            parameters=changes,  # type: ignore[arg-type]
+            ftol=1e-14,
+            max_iterations=500,
+        )
+        for i in np.flatnonzero(fits.status == Status.OK):
+            part = slice(y.offsets[i], y.offsets[i + 1])
+            ok = np.isfinite(y[i])
+            t, e, values = x[part][ok], eta[part][ok], y[i][ok]
+
+            def cost(p: Float64, t: Float64 = t, e: Float64 = e, v: Float64 = values) -> float:
+                f = surrogate(p, t, e, 0.3) if normalized else four(p, t, e)  # noqa: B023
+                return huber(f - v, DELTA)
+
+            best = cost(fits.theta[i])
+            assert fits.objective[i] == pytest.approx(best, rel=1e-10)
+            for k in np.flatnonzero(fits.standard_error[i] > 0):
+                for sign in (-1.0, 1.0):
+                    p = fits.theta[i].copy()
+                    p[k] += sign * 1e-3 * min(fits.standard_error[i, k], 1.0)
+                    assert cost(p) >= best * (1.0 - 1e-10)
+
+
+def test_power_law_against_scipy() -> None:
+    rng = np.random.default_rng(10)
+    ys, xs = [], []
+    for _ in range(40):
+        n = int(rng.integers(20, 700))
+        x = np.sort(np.exp(rng.uniform(0.0, 8.0, n)))
+        y = 1.7 + rng.uniform(1.0, 5.0) * x ** -rng.uniform(0.1, 0.8) + rng.normal(size=n) * 0.02
+        y[rng.random(n) < 0.03] = np.nan
+        ys.append(y)
+        xs.append(x)
+    curves_, x_all = Ragged.from_list(ys), np.concatenate(xs)
+    fits = fit_power(curves_, x_all, delta=0.02)
+    for i in range(40):
+        ok = np.isfinite(ys[i])
+        values, x = ys[i][ok], xs[i][ok]
+        best = min(
+            float(
+                least_squares(
+                    lambda p, x=x, v=values: p[0] + p[1] * x ** -p[2] - v,
+                    (values.min(), np.ptp(values), alpha),
+                    bounds=((-np.inf, -np.inf, 0.0), (np.inf, np.inf, 10.0)),
+                    loss="huber",
+                    f_scale=0.02,
+                    x_scale="jac",
+                    ftol=1e-13,
+                    xtol=1e-13,
+                    gtol=1e-13,
+                ).cost
+            )
+            for alpha in (0.2, 1.0)
+        )
+        assert fits.objective[i] <= best * (1 + 1e-8)
+    shifted = fit_power(curves_, x_all, delta=0.02, parameters={"x0": (0.0, 1e4)})
+    assert (shifted.objective <= fits.objective * (1 + 1e-9)).all()
+
+
+def test_weights_and_masks() -> None:
+    y, x, eta, _ = curves(10, 12)
+    plain = fit_curves(y, x, eta)
+    ones = fit_curves(y, x, eta, weights=np.ones(y.values.size))
+    assert ones.objective == pytest.approx(plain.objective, rel=1e-13)
+    weights = np.ones(y.values.size)
+    weights[::7] = 0.0
+    holes = y.values.copy()
+    holes[::7] = np.nan
+    masked, gapped = (
+        fit_curves(y, x, eta, weights=weights),
+        fit_curves(y.with_values(holes), x, eta),
+    )
+    assert (masked.n_points == gapped.n_points).all()
+    assert masked.objective == pytest.approx(gapped.objective, rel=1e-9)
+    # Doubled weights are doubled points: twice the objective, the same standard errors.
+    double = fit_curves(y, x, eta, weights=np.full(y.values.size, 2.0))
+    assert double.objective == pytest.approx(2.0 * plain.objective, rel=1e-9)
+    assert double.standard_error == pytest.approx(plain.standard_error, rel=1e-4, nan_ok=True)
+
+
+def test_standard_errors_of_least_squares() -> None:
+    """Without correlation the sandwich of least squares is the textbook formula."""
+    rng = np.random.default_rng(13)
+    x = np.linspace(1.0, 50.0, 4000)
+    y = 2.0 + 3.0 * x**-0.5 + rng.normal(size=x.size) * 0.05
+    fits = fit_power(Ragged.from_list([y]), x)
+    e, a, alpha, _ = fits.theta[0]
+    j = np.stack([np.ones_like(x), x**-alpha, -a * x**-alpha * np.log(x)], 1)
+    r = e + a * x**-alpha - y
+    textbook = np.linalg.inv(j.T @ j) * (r @ r) / (x.size - 3)
+    assert fits.autocorrelation is not None
+    rho = fits.autocorrelation[0]
+    lags = rho ** np.abs(np.subtract.outer(np.arange(x.size), np.arange(x.size)))
+    inverse = np.linalg.inv(j.T @ j)
+    exact = inverse @ (j.T @ lags @ j) @ inverse * (r @ r) / (x.size - 3)
+    assert fits.standard_error[0, :3] == pytest.approx(np.sqrt(np.diag(exact)), rel=1e-5)
+    assert fits.standard_error[0, :3] == pytest.approx(np.sqrt(np.diag(textbook)), rel=0.1)
+    assert fits.standard_error[0, 3] == 0.0
+
+
+def test_bootstrap_is_reproducible() -> None:
+    y, x, eta, _ = curves(5, 14, 200, 400)
+    a, b, c = (fit_curves(y, x, eta, replicates=20, seed=seed) for seed in (1, 1, 2))
+    assert a.samples is not None
+    assert b.samples is not None
+    assert c.samples is not None
+    assert a.samples.shape == (5, 20, 6)
+    assert a.samples.tobytes() == b.samples.tobytes() != c.samples.tobytes()
+    low, high = a.interval(0.5)
+    assert (low[:, :4] < high[:, :4]).all()
+    with pytest.raises(ValueError, match="replicates > 0"):
+        fit_curves(y, x, eta).interval()
+    with pytest.raises(ValueError, match="covariance=True"):
+        _ = fit_curves(y, x, eta, covariance=False).standard_error
+
+
+def test_wrong_calls() -> None:
+    y, x, eta, _ = curves(3, 15)
+    for changes, message in (
+        ({"parameters": {"beta": 1.0}}, "unknown parameter 'beta'"),
+        ({"parameters": {"m": (1.0, 0.0)}}, "bounds of m"),
+        ({"parameters": {"m": math.inf}}, "m is fixed at a number"),
+        ({"parameters": {"log_eps1": (-1e4, 0.0)}}, "log_eps1 must stay within"),
+        ({"delta": 0.0}, "delta must be above 0"),
+        ({"delta": [0.1, 0.2]}, "delta must hold one number"),
+        ({"method": "best"}, "method must be"),
+        ({"starts": [(1.0, 2.0)]}, "rows of 6 numbers"),
+        ({"starts": np.zeros((65, 6))}, "1 to 64 rows"),
+        ({"weights": np.ones(2)}, "weights must have one number per value"),
+        ({"max_iterations": 0}, "max_iterations"),
+        ({"replicates": -1}, "replicates"),
+        ({"ftol": 0.0}, "ftol"),
+        ({"threads": 0}, "threads"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            fit_curves(y, x, eta, **changes)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="x must have one number per value"):
+        fit_curves(y, x[:-1], eta)
