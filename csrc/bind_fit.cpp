@@ -48,9 +48,9 @@ std::int64_t stride_of(const View<double>& view, std::int64_t each, std::int64_t
 py::tuple fit(const py::array& y, const py::array& x, const Optional& eta, const Optional& weights,
               const py::array& offsets, const Optional& eta_end, const std::string& model,
               const py::array& lower, const py::array& upper, const py::array& delta,
-              const py::array& starts, std::int64_t thin_starts, bool brute, double ftol, std::int64_t max_iterations,
-              bool covariance, std::int64_t block, std::int64_t replicates, std::uint64_t seed,
-              Threads threads) {
+              const py::array& starts, std::int64_t thin_starts, bool brute, double ftol,
+              std::int64_t max_iterations, bool covariance, std::int64_t block,
+              std::int64_t replicates, std::uint64_t seed, Threads threads) {
   const Ragged curves = ragged_view(y, offsets);
   const std::int64_t n = curves.curves;
   const auto size = static_cast<std::int64_t>(y.size());
@@ -157,9 +157,9 @@ py::tuple fit(const py::array& y, const py::array& x, const Optional& eta, const
 void bind_fit(py::module_& m) {
   m.def("fit", &fit, py::arg("y"), py::arg("x"), py::arg("eta"), py::arg("weights"),
         py::arg("offsets"), py::kw_only(), py::arg("eta_end"), py::arg("model"), py::arg("lower"),
-        py::arg("upper"), py::arg("delta"), py::arg("starts"), py::arg("thin_starts"), py::arg("brute"), py::arg("ftol"),
-        py::arg("max_iterations"), py::arg("covariance"), py::arg("block"), py::arg("replicates"),
-        py::arg("seed"), py::arg("threads") = py::none(),
+        py::arg("upper"), py::arg("delta"), py::arg("starts"), py::arg("thin_starts"),
+        py::arg("brute"), py::arg("ftol"), py::arg("max_iterations"), py::arg("covariance"),
+        py::arg("block"), py::arg("replicates"), py::arg("seed"), py::arg("threads") = py::none(),
         "Robust multi-start fit of each curve.");
 }
 

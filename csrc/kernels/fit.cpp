@@ -15,10 +15,10 @@ namespace {
 
 constexpr std::int64_t kP = kFitParameters;
 constexpr std::int64_t kBlock = 256;
-constexpr std::int64_t kSlots = 32;     // values that a block median sorts
-constexpr std::int64_t kKept = 3;       // optima polished on all points
-constexpr double kWorse = 1.3;          // an optimum this much worse than the best is dropped
-constexpr double kSame = 0.02;         // distance of optima, relative to the cost
+constexpr std::int64_t kSlots = 32;  // values that a block median sorts
+constexpr std::int64_t kKept = 3;    // optima polished on all points
+constexpr double kWorse = 1.3;       // an optimum this much worse than the best is dropped
+constexpr double kSame = 0.02;       // distance of optima, relative to the cost
 constexpr double kCoarseTolerance = 1e-4;
 constexpr std::int64_t kCoarseIterations = 40;
 
@@ -77,10 +77,10 @@ PLANNER_INLINE std::int64_t whole(std::int64_t n) { return (n + kLanes - 1) / kL
 // --- phase 1: the residual and the columns of up to 256 points ---------------------------------
 
 constexpr std::int64_t columns_of(Shape shape) {
-  return shape == kShapeFull || shape == kShapePower0  ? 4
-         : shape == kShapeScale                        ? 5
-         : shape == kShapeFloor                        ? 6
-                                                       : 3;
+  return shape == kShapeFull || shape == kShapePower0 ? 4
+         : shape == kShapeScale                       ? 5
+         : shape == kShapeFloor                       ? 6
+                                                      : 3;
 }
 
 // What the points share.
@@ -111,11 +111,11 @@ PLANNER_INLINE void write(double* to, const Pair& x) {
 }
 PLANNER_INLINE void fill(double x, Pair& to) { to = {vec(x), vec(x)}; }
 PLANNER_INLINE Pair operator-(const Pair& x) { return {-x.a, -x.b}; }
-#define PLANNER_PAIR(op)                                                                        \
-  PLANNER_INLINE Pair operator op(const Pair& x, const Pair& y) {                               \
-    return {x.a op y.a, x.b op y.b};                                                            \
-  }                                                                                             \
-  PLANNER_INLINE Pair operator op(const Pair& x, double y) { return {x.a op y, x.b op y}; }     \
+#define PLANNER_PAIR(op)                                                                    \
+  PLANNER_INLINE Pair operator op(const Pair& x, const Pair& y) {                           \
+    return {x.a op y.a, x.b op y.b};                                                        \
+  }                                                                                         \
+  PLANNER_INLINE Pair operator op(const Pair& x, double y) { return {x.a op y, x.b op y}; } \
   PLANNER_INLINE Pair operator op(double x, const Pair& y) { return {x op y.a, x op y.b}; }
 PLANNER_PAIR(+)
 PLANNER_PAIR(-)
@@ -166,9 +166,7 @@ PLANNER_INLINE Pair vlog_normal(const Pair& x) {
   detail::split(x.b, m.b, k.b);
   return detail::log_reduced(m, k);
 }
-PLANNER_INLINE Pair vrecip_rough(const Pair& x) {
-  return {vrecip_rough(x.a), vrecip_rough(x.b)};
-}
+PLANNER_INLINE Pair vrecip_rough(const Pair& x) { return {vrecip_rough(x.a), vrecip_rough(x.b)}; }
 #endif
 PLANNER_INLINE Vec at_least(const Vec& x, double y) { return max(x, vec(y)); }
 
@@ -255,12 +253,18 @@ __attribute__((noinline)) void phase1(const Data& points, const Shared& shared, 
 void phase1_any(Shape shape, const Data& data, const Shared& t, std::int64_t begin,
                 std::int64_t count, double* out) {
   switch (shape) {
-    case kShapeFull: return phase1<kShapeFull>(data, t, begin, count, out);
-    case kShapeScale: return phase1<kShapeScale>(data, t, begin, count, out);
-    case kShapeFloor: return phase1<kShapeFloor>(data, t, begin, count, out);
-    case kShapeTail: return phase1<kShapeTail>(data, t, begin, count, out);
-    case kShapePower: return phase1<kShapePower>(data, t, begin, count, out);
-    case kShapePower0: return phase1<kShapePower0>(data, t, begin, count, out);
+    case kShapeFull:
+      return phase1<kShapeFull>(data, t, begin, count, out);
+    case kShapeScale:
+      return phase1<kShapeScale>(data, t, begin, count, out);
+    case kShapeFloor:
+      return phase1<kShapeFloor>(data, t, begin, count, out);
+    case kShapeTail:
+      return phase1<kShapeTail>(data, t, begin, count, out);
+    case kShapePower:
+      return phase1<kShapePower>(data, t, begin, count, out);
+    case kShapePower0:
+      return phase1<kShapePower0>(data, t, begin, count, out);
   }
 }
 
@@ -474,10 +478,17 @@ void evaluate(const Problem& problem, const Data& data, const double* theta, dou
     const double* const w = data.w == nullptr ? nullptr : data.w + begin;
     const std::int64_t padded = whole(count);
     switch (n) {
-      case 3: phase2<3>(problem.buffer, w, padded, delta, irls, totals); break;
-      case 4: phase2<4>(problem.buffer, w, padded, delta, irls, totals); break;
-      case 5: phase2<5>(problem.buffer, w, padded, delta, irls, totals); break;
-      default: phase2<6>(problem.buffer, w, padded, delta, irls, totals);
+      case 3:
+        phase2<3>(problem.buffer, w, padded, delta, irls, totals);
+        break;
+      case 4:
+        phase2<4>(problem.buffer, w, padded, delta, irls, totals);
+        break;
+      case 5:
+        phase2<5>(problem.buffer, w, padded, delta, irls, totals);
+        break;
+      default:
+        phase2<6>(problem.buffer, w, padded, delta, irls, totals);
     }
   }
   out.cost = 0.5 * sum(load(totals));
@@ -557,8 +568,7 @@ PLANNER_INLINE bool held(const Problem& problem, const double* theta, const Eval
 
 // The damped step; a parameter that would leave its bounds goes to the bound, and the others are
 // solved for again. Returns the drop of the cost that the quadratic model predicts.
-double step(const Problem& problem, const double* theta, const Eval& at, double lambda,
-            double* d) {
+double step(const Problem& problem, const double* theta, const Eval& at, double lambda, double* d) {
   const auto np = static_cast<int>(problem.np);
   int list[kP];
   int n = 0;
@@ -912,7 +922,8 @@ void start_from(const FitArgs& args, const Problem& problem, const Data& data, s
   bool linear[kP] = {};
   for (std::int64_t p = 0; p < problem.np; ++p) {
     double x = args.starts[which * problem.np + p];
-    if (problem.np == 4 && p == 3) x = x * span + (problem.lower[3] > -1e99 ? problem.lower[3] : 0.0);
+    if (problem.np == 4 && p == 3)
+      x = x * span + (problem.lower[3] > -1e99 ? problem.lower[3] : 0.0);
     linear[p] = x != x;
     if (linear[p]) x = 0.0;
     theta[p] = least(most(x, problem.lower[p]), problem.upper[p]);
@@ -1266,8 +1277,8 @@ Status fit_curve(const FitArgs& args, std::int64_t curve, const Memory& memory) 
 
   bool at_bound = false;
   for (int p = 0; p < np; ++p) {
-    at_bound = at_bound || (!problem.fixed[p] && (run.theta[p] <= problem.lower[p] ||
-                                                  run.theta[p] >= problem.upper[p]));
+    at_bound = at_bound || (!problem.fixed[p] &&
+                            (run.theta[p] <= problem.lower[p] || run.theta[p] >= problem.upper[p]));
   }
   bool singular = false;
   if (cov != nullptr || samples != nullptr) {

@@ -35,7 +35,7 @@ struct FitArgs {
   const double* starts;       // (n_starts, parameters); for kPower x0 is in units of the x span
   std::int64_t n_starts;
   std::int64_t n_thin_starts;  // the first so many for a curve that is thinned
-  bool brute;  // all starts on all points, instead of coarse to fine
+  bool brute;                  // all starts on all points, instead of coarse to fine
   double ftol;
   std::int64_t max_iterations;
   bool covariance;
@@ -44,11 +44,11 @@ struct FitArgs {
   std::uint64_t seed;
   std::int64_t longest;  // points of the longest curve
 
-  double* theta;            // (curves, parameters)
-  double* objective;        // (curves,)
-  double* cov;              // (curves, parameters, parameters), or null without covariance
-  double* autocorrelation;  // (curves,), or null without covariance
-  double* samples;          // (curves, replicates, parameters), or null without replicates
+  double* theta;                     // (curves, parameters)
+  double* objective;                 // (curves,)
+  double* cov;                       // (curves, parameters, parameters), or null without covariance
+  double* autocorrelation;           // (curves,), or null without covariance
+  double* samples;                   // (curves, replicates, parameters), or null without replicates
   std::int64_t* evaluations;         // (curves,) of all points
   std::int64_t* coarse_evaluations;  // (curves,)
   std::int64_t* iterations;          // (curves,) of the winning start, on all points
