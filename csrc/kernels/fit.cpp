@@ -170,6 +170,17 @@ PLANNER_INLINE Pair vrecip_rough(const Pair& x) { return {vrecip_rough(x.a), vre
 #endif
 PLANNER_INLINE Vec at_least(const Vec& x, double y) { return max(x, vec(y)); }
 
+// The logarithm of the first term and its derivative, in a loop of their own: short chains overlap
+// better than the long one of a logarithm and then an exponential.
+template <class V>
+PLANNER_INLINE void logarithms_at(const Data& data, const Shared& t, std::int64_t at, double* out) {
+  V x;
+  read(data.x + at, x);
+  const V te = x + t.eps1;
+  write(out, t.ratio - vrecip_rough(te) * t.eps1);
+  write(out + kBlock, t.log1p_eps1 - vlog_normal(te));
+}
+
 // V is a vector or a pair of them.
 template <Shape kShape, class V>
 PLANNER_INLINE void columns_at(const Data& data, const Shared& t, std::int64_t at, double* out) {
@@ -204,12 +215,12 @@ PLANNER_INLINE void columns_at(const Data& data, const Shared& t, std::int64_t a
     if constexpr (tail) {
       read(data.a + at, a);
     } else {
-      V x;
-      read(data.x + at, x);
-      const V te = x + t.eps1;
-      const V u = t.log1p_eps1 - vlog_normal(te);
+      V slope;
+      V u;
+      read(out, slope);
+      read(out + kBlock, u);
       a = vexp(u * t.m);
-      write(out, a * (t.ratio - vrecip_rough(te) * t.eps1));
+      write(out, a * slope);
       write(out + kBlock, a * u);
     }
     V s;
@@ -239,6 +250,15 @@ __attribute__((noinline)) void phase1(const Data& points, const Shared& shared, 
   const Data data = points;
   const std::int64_t padded = whole(count);
   std::int64_t i = 0;
+  if constexpr (kShape == kShapeFull || kShape == kShapeScale || kShape == kShapeFloor) {
+#if defined(__AVX512F__)
+    for (; i + 2 * kLanes <= padded; i += 2 * kLanes) {
+      logarithms_at<Pair>(data, t, begin + i, out + i);
+    }
+#endif
+    for (; i < padded; i += kLanes) logarithms_at<Vec>(data, t, begin + i, out + i);
+  }
+  i = 0;
 #if defined(__AVX512F__)
   for (; i + 2 * kLanes <= padded; i += 2 * kLanes) {
     columns_at<kShape, Pair>(data, t, begin + i, out + i);
