@@ -68,3 +68,69 @@ def ragged_mean(
     Returns:
         ``(mean, n_finite, status)``, each of shape ``(curves,)``.
     """
+
+def fit(
+    y: NDArray[np.float64],
+    x: NDArray[np.float64],
+    eta: NDArray[np.float64] | None,
+    weights: NDArray[np.float64] | None,
+    offsets: NDArray[np.int64],
+    *,
+    eta_end: NDArray[np.float64] | None,
+    model: str,
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    delta: NDArray[np.float64],
+    starts: NDArray[np.float64],
+    thin_starts: int,
+    brute: bool,
+    ftol: float,
+    max_iterations: int,
+    covariance: bool,
+    block: int,
+    replicates: int,
+    seed: int,
+    threads: int | None = None,
+) -> tuple[
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64] | None,
+    NDArray[np.float64] | None,
+    NDArray[np.float64] | None,
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int32],
+]:
+    """Robust multi-start fit of each curve; :mod:`planner.kernel.fits` explains the models.
+
+    Args:
+        y: C-contiguous float64, shape ``(points,)``.
+        x: Like ``y``.
+        eta: Like ``y``; None for ``"power"``.
+        weights: Like ``y``; None: 1.
+        offsets: C-contiguous int64, shape ``(curves + 1,)``.
+        eta_end: Shape ``(curves,)``; None unless ``"normalized"``.
+        model: ``"curve"`` or ``"normalized"`` (P = 6) or ``"power"`` (P = 4).
+        lower: Bounds, P numbers, or P for each curve in turn; where both are equal the parameter
+            is fixed.
+        upper: Likewise.
+        delta: One number, or one per curve.
+        starts: 1 to 64 rows of P numbers, flat; NaN: solved for by linear least squares (only
+            ``scale``, ``e``, ``a``).
+        thin_starts: Curves long enough for block medians use only the first so many.
+        brute: All starts on all points.
+        ftol: Relative drop of the objective below which a fit has converged.
+        max_iterations: Steps from one start, at least 1.
+        covariance: Whether to estimate it.
+        block: Points of a bootstrap block; 0: chosen for each curve.
+        replicates: Bootstrap replicates.
+        seed: From 0 to 2^64 - 1.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(theta, objective, covariance, autocorrelation, samples, evaluations,
+        coarse_evaluations, iterations, n_points, status)``: see
+        :class:`planner.kernel.fits.Fits`.
+    """

@@ -24,10 +24,12 @@ constexpr double kLn2High = 0x1.62e42fefp-1;
 constexpr double kLn2Low = 0x1.473de6af278edp-34;
 constexpr double kLog2E = 1.4426950408889634;
 
+// Templates: a kernel may have a type of several Vec, whose chains of FMAs then overlap.
+
 // exp(r) for |r| <= ln(2)/2: 1 + r + r^2 P(r), truncation 4e-18.
-PLANNER_INLINE Vec exp_reduced(const Vec& r) {
-  Vec t = vec(0x1.ad7efffdb4577p-26);
-  t = fma(t, r, 0x1.28ad5860886b8p-22);
+template <class V>
+PLANNER_INLINE V exp_reduced(const V& r) {
+  V t = fma(r, 0x1.ad7efffdb4577p-26, 0x1.28ad5860886b8p-22);
   t = fma(t, r, 0x1.71df25799584bp-19);
   t = fma(t, r, 0x1.a0199a2ce13d0p-16);
   t = fma(t, r, 0x1.a01a012a58797p-13);
@@ -57,24 +59,24 @@ PLANNER_INLINE void split(const Vec& x, Vec& m, Vec& k) {
 
 // log(m) + k ln 2 for m in [0.75, 1.5): log(m) = 2 s + s z Q(z) with s = (m - 1) / (m + 1) and
 // z = s^2, truncation 2e-17.
-PLANNER_INLINE Vec log_reduced(const Vec& m, const Vec& k) {
-  const Vec f = m - 1.0;  // exact
-  const Vec d = m + 1.0;
+template <class V>
+PLANNER_INLINE V log_reduced(const V& m, const V& k) {
+  const V f = m - 1.0;  // exact
+  const V d = m + 1.0;
   // 1/d on [1.75, 2.5]: a quadratic within 1.4e-3, then one cubic step to 3e-9.
-  Vec y = fma(fma(d, vec(0.10670556973896733), -0.6802480070859167), d, 1.4342729119991664);
-  const Vec e = fnma(d, y, 1.0);
+  V y = fma(fma(d, 0.10670556973896733, -0.6802480070859167), d, 1.4342729119991664);
+  const V e = fnma(d, y, 1.0);
   y = fma(y, fma(e, e, e), y);
-  Vec s = f * y;
+  V s = f * y;
   s = fma(fnma(d, s, f), y, s);  // the quotient to within an ulp
-  const Vec z = s * s;
-  Vec q = vec(0.15368329008276999);
-  q = fma(q, z, 0.15250172277806728);
+  const V z = s * s;
+  V q = fma(z, 0.15368329008276999, 0.15250172277806728);
   q = fma(q, z, 0.1818635679074652);
   q = fma(q, z, 0.22222138487034387);
   q = fma(q, z, 0.28571429395413206);
   q = fma(q, z, 0.39999999996161467);
   q = fma(q, z, 0.6666666666667271);
-  const Vec tail = fma(s * z, q, k * kLn2Low);
+  const V tail = fma(s * z, q, k * kLn2Low);
   return fma(k, kLn2High, fma(s, 2.0, tail));
 }
 

@@ -48,8 +48,78 @@ void math(const Kernels& kernels, const Input& input) {
   m.pow(input.values.data(), input.values.data(), y.data(), n);
 }
 
+// Any doubles as x, eta and weights too; options pick the model, what is free, and the extras.
+void fit(const Kernels& kernels, const Input& input) {
+  const std::vector<std::uint8_t>& o = input.options;
+  const auto n = static_cast<std::size_t>(input.curves());
+  FitArgs args = {};
+  args.model = static_cast<FitModel>(o[0] % 3);
+  const std::size_t np = args.model == FitModel::kPower ? 4 : 6;
+  std::vector<double> x(input.values.rbegin(), input.values.rend());
+  if (o[1] % 4 != 0) {
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = static_cast<double>(i % 977) / 500.0;
+  }
+  const std::vector<double> eta = o[2] % 2 == 0 ? input.values : std::vector<double>(x.size(), 0.3);
+  const std::vector<double> ends(n, 0.1);
+  const double infinity = __builtin_inf();
+  const double nan = __builtin_nan("");
+  std::vector<double> lower = {-13.8, 0.0, -2.0, 0.02, 0.0, 0.5};
+  std::vector<double> upper = {2.3, 5.0, 5.0, 20.0, 1.0, 2.0};
+  std::vector<double> starts = {-5.0, 0.1, 0.1, 0.5, 0.1, nan, -3.0, 0.1, 0.1, 2.0, 0.1, nan};
+  if (np == 4) {
+    lower = {-infinity, -infinity, -3.0, -1.0};
+    upper = {infinity, infinity, 5.0, 10.0};
+    starts = {nan, nan, 0.3, 0.1, nan, nan, 1.0, 1.0};
+  }
+  for (std::size_t p = 0; p < np; ++p) {
+    if ((o[3] >> p & 1) != 0) lower[p] = upper[p] = 0.1;
+  }
+  const double delta = o[4] % 3 == 0 ? infinity : 0.01;
+  const std::size_t replicates = o[5] % 4 == 0 ? 2 : 0;
+  std::vector<double> theta(n * np);
+  std::vector<double> objective(n);
+  std::vector<double> cov(n * np * np);
+  std::vector<double> rho(n);
+  std::vector<double> samples(n * np * replicates);
+  std::vector<std::int64_t> counts[4];
+  for (std::vector<std::int64_t>& each : counts) each.resize(n);
+  std::vector<std::int32_t> status(n, -1);
+  args.y = input.values.data();
+  args.x = x.data();
+  args.eta = eta.data();
+  args.weights = o[6] % 4 == 0 ? input.values.data() : nullptr;
+  args.offsets = input.offsets.data();
+  args.eta_end = ends.data();
+  args.lower = lower.data();
+  args.upper = upper.data();
+  args.delta = &delta;
+  args.starts = starts.data();
+  args.n_starts = args.n_thin_starts = 2;
+  args.brute = o[7] % 4 == 0;
+  args.ftol = 1e-8;
+  args.max_iterations = 12;
+  args.replicates = static_cast<std::int64_t>(replicates);
+  for (std::size_t i = 0; i < n; ++i) {
+    args.longest = std::max(args.longest, input.offsets[i + 1] - input.offsets[i]);
+  }
+  args.theta = theta.data();
+  args.objective = objective.data();
+  args.covariance = o[7] % 2 == 0;
+  args.cov = args.covariance ? cov.data() : nullptr;
+  args.autocorrelation = args.covariance ? rho.data() : nullptr;
+  args.samples = replicates > 0 ? samples.data() : nullptr;
+  args.evaluations = counts[0].data();
+  args.coarse_evaluations = counts[1].data();
+  args.iterations = counts[2].data();
+  args.n_points = counts[3].data();
+  args.status = status.data();
+  std::vector<double> scratch(static_cast<std::size_t>(kernels.fit->scratch(args.longest)), nan);
+  kernels.fit->fit(args, 0, input.curves(), scratch.data());
+  for (const std::int32_t each : status) known_status(each);
+}
+
 // One line per kernel.
-constexpr void (*kTargets[])(const Kernels&, const Input&) = {ragged_mean, math};
+constexpr void (*kTargets[])(const Kernels&, const Input&) = {fit, ragged_mean, math};
 
 }  // namespace
 
