@@ -68,3 +68,65 @@ def ragged_mean(
     Returns:
         ``(mean, n_finite, status)``, each of shape ``(curves,)``.
     """
+
+def losslaw_fit(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    z: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    repeats: NDArray[np.float64] | None,
+    starts: NDArray[np.float64],
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    *,
+    tied: bool,
+    delta: float,
+    keep: int,
+    max_evaluations: int,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+    """Fit the loss law from many starts (:func:`planner.kernel.loss_law.fit_loss_law`).
+
+    Six parameters: log A, log B (both at centred log N and log D), log E, alpha, beta, log R*.
+
+    Args:
+        x: log N, centred, shape ``(points,)``.
+        y: log D, centred; with ``repeats`` that of the unique tokens.
+        z: log L.
+        weights: Not negative.
+        repeats: R = D / U - 1, not negative, where log R* is a parameter.
+        starts: Shape ``(starts * 6,)``, finite.
+        lower: Lower bounds, shape ``(6,)``.
+        upper: Upper bounds; equal to the lower one for a fixed parameter.
+        tied: beta = alpha.
+        delta: Huber width.
+        keep: Distinct starts that screening keeps; 0 runs every start to the end.
+        max_evaluations: Limit for each start.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(theta, objective, evaluations, status)`` of each start, theta of shape ``(starts, 6)``.
+        A start that was screened out has its theta and score at that time.
+    """
+
+def losslaw_refit(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    z: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    repeats: NDArray[np.float64] | None,
+    counts: NDArray[np.uint8],
+    starts: NDArray[np.float64],
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    *,
+    tied: bool,
+    delta: float,
+    max_evaluations: int,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+    """Refit the loss law to resampled points (:func:`planner.kernel.loss_law.bootstrap_loss_law`).
+
+    As :func:`losslaw_fit`, but ``counts`` of shape ``(sets, points)`` multiply the weights, every
+    set is fitted from each of ``starts``, and the results are those of the best, one per set.
+    """

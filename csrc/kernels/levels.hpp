@@ -3,11 +3,13 @@
 // Read by per-level sources too: declarations and plain types only, nothing that emits a symbol.
 #pragma once
 
+#include "losslaw.hpp"
 #include "math.hpp"
 #include "ragged.hpp"
 
 // X(type of the table, name of the table); the name is also that of kernels/<name>.cpp.
 #define PLANNER_WORKLOADS(X) \
+  X(LosslawKernels, losslaw) \
   X(MathKernels, math)       \
   X(RaggedKernels, ragged)
 
