@@ -9,5 +9,6 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   planner::bind_build(m);
   planner::bind_losslaw(m);
   planner::bind_ragged(m);
+  planner::bind_schedule(m);
   planner::bind_testing(m);
 }

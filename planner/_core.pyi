@@ -130,3 +130,55 @@ def losslaw_refit(
     As :func:`losslaw_fit`, but ``counts`` of shape ``(sets, points)`` multiply the weights, every
     set is fitted from each of ``starts``, and the results are those of the best, one per set.
     """
+
+def schedule_predict(
+    lr: NDArray[np.float64],
+    lr_offsets: NDArray[np.int64],
+    steps: NDArray[np.int64],
+    step_offsets: NDArray[np.int64],
+    theta: NDArray[np.float64],
+    *,
+    blocked: bool = True,
+    gradient: bool = False,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Evaluate the Multi-Power Law (:class:`planner.kernel.multi_power_law.MultiPowerLaw`).
+
+    Args:
+        lr: Learning rate of every step of each curve, finite and not negative; ragged.
+        lr_offsets: Shape ``(curves + 1,)``.
+        steps: Steps asked for, ragged as ``step_offsets`` say, each within its curve.
+        step_offsets: Shape ``(curves + 1,)``; they cover all steps.
+        theta: ``(L0, log A, alpha, log B, log C, beta, gamma)``.
+        blocked: Sum over steps in blocks.
+        gradient: Also return the derivatives of the loss by theta.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(loss, gradient)`` of shapes ``(steps,)`` and ``(steps, 7)``, or ``(0, 7)`` without.
+    """
+
+def schedule_fit(
+    lr: NDArray[np.float64],
+    lr_offsets: NDArray[np.int64],
+    steps: NDArray[np.int64],
+    step_offsets: NDArray[np.int64],
+    log_loss: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    starts: NDArray[np.float64],
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    *,
+    delta: float,
+    max_evaluations: int,
+    blocked: bool = True,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+    """Fit the Multi-Power Law to several curves together.
+
+    Curves as in :func:`schedule_predict`; ``log_loss`` and ``weights`` have shape ``(steps,)``,
+    ``starts`` has shape ``(starts * 7,)``, the bounds ``(7,)``.
+
+    Returns:
+        ``(theta, objective, evaluations, status)`` of each start, theta of shape ``(starts, 7)``.
+    """

@@ -1,0 +1,146 @@
+#include "schedule_terms.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+namespace planner {
+
+namespace {
+
+constexpr std::int64_t kGrowth = 4;  // each level's blocks hold so many of the one below
+constexpr std::int64_t kNear = 6;    // and begin at least so many blocks away from the target
+constexpr double kLowest = 1e-12;    // of the peak: what a learning rate of zero counts as
+
+// Weight, mean and variance of the positions in a block, and the slope of log lr along them.
+struct Moments {
+  double w = 0.0;
+  double p = 0.0;
+  double pp = 0.0;
+  double l = 0.0;
+  double pl = 0.0;
+
+  void add(double weight, double position, double log_lr) {
+    w += weight;
+    p += weight * position;
+    pp += weight * position * position;
+    l += weight * log_lr;
+    pl += weight * position * log_lr;
+  }
+};
+
+}  // namespace
+
+ScheduleBlocks::ScheduleBlocks(const double* lr, std::int64_t steps, bool blocked) {
+  const auto n = static_cast<std::size_t>(steps);
+  area_.resize(n + 1);
+  double total = 0.0;
+  double peak = 0.0;
+  for (std::size_t i = 0; i < n; ++i) {
+    area_[i] = total;
+    total += lr[i];
+    peak = std::max(peak, lr[i]);
+  }
+  area_[n] = total;
+
+  Level steps_level;
+  steps_level.first.reserve(n + 1);
+  double last_lr = -1.0;
+  double last_log = 0.0;
+  const double lowest = std::max(kLowest * peak, 1e-100);
+  for (std::size_t i = 0; i < n; ++i) {
+    steps_level.first.push_back(static_cast<std::int64_t>(steps_level.w.size()));
+    const double w = i == 0 ? 0.0 : lr[i - 1] - lr[i];
+    if (w == 0.0) continue;
+    if (lr[i] != last_lr) {
+      last_lr = lr[i];
+      last_log = std::log(std::max(last_lr, lowest));
+    }
+    steps_level.before.push_back(area_[i]);
+    steps_level.log_lr.push_back(last_log);
+    steps_level.w.push_back(w);
+  }
+  steps_level.first.push_back(static_cast<std::int64_t>(steps_level.w.size()));
+  levels_.push_back(std::move(steps_level));
+  if (!blocked) return;
+
+  for (std::int64_t size = kGrowth; size * kNear < steps; size *= kGrowth) {
+    Level level;
+    const Level& fine = levels_.front();
+    for (std::int64_t begin = 0; begin < steps; begin += size) {
+      level.first.push_back(static_cast<std::int64_t>(level.w.size()));
+      const std::int64_t from = fine.first[static_cast<std::size_t>(begin)];
+      const std::int64_t to = fine.first[static_cast<std::size_t>(std::min(begin + size, steps))];
+      const double origin = area_[static_cast<std::size_t>(begin)];
+      for (const double sign : {1.0, -1.0}) {
+        Moments m;
+        for (std::int64_t k = from; k < to; ++k) {
+          const auto i = static_cast<std::size_t>(k);
+          const double weight = sign * fine.w[i];
+          if (weight > 0.0) m.add(weight, fine.before[i] - origin, fine.log_lr[i]);
+        }
+        if (!(m.w > 0.0)) continue;
+        const double mean = m.p / m.w;
+        const double log_lr = m.l / m.w;
+        const double variance = m.pp / m.w - mean * mean;
+        if (!(variance > 1e-14 * mean * mean)) {
+          level.before.push_back(origin + mean);
+          level.log_lr.push_back(log_lr);
+          level.w.push_back(sign * m.w);
+          continue;
+        }
+        const double spread = std::sqrt(variance);
+        const double tilt = (m.pl / m.w - mean * log_lr) / spread;
+        for (const double side : {-1.0, 1.0}) {
+          level.before.push_back(origin + std::max(mean + side * spread, 0.0));
+          level.log_lr.push_back(log_lr + side * tilt);
+          level.w.push_back(0.5 * sign * m.w);
+        }
+      }
+    }
+    level.first.push_back(static_cast<std::int64_t>(level.w.size()));
+    levels_.push_back(std::move(level));
+  }
+}
+
+// use(level, begin, end): the terms of a level that belong to a target.
+template <class Use>
+void ScheduleBlocks::for_ranges(std::int64_t step, const Use& use) const {
+  std::int64_t end = step + 1;  // steps below are still to be covered
+  std::int64_t size = 1;
+  for (std::size_t i = 0; i < levels_.size(); ++i) {
+    const bool top = i + 1 == levels_.size();
+    const std::int64_t next = size * kGrowth;
+    const std::int64_t begin = top ? 0 : std::max<std::int64_t>(end / next - kNear, 0) * next;
+    const auto& first = levels_[i].first;
+    use(levels_[i], first[static_cast<std::size_t>(begin / size)],
+        first[static_cast<std::size_t>(end / size)]);
+    end = begin;
+    size = next;
+  }
+}
+
+std::int64_t ScheduleBlocks::count(std::int64_t step) const {
+  std::int64_t n = 0;
+  for_ranges(step, [&](const Level&, std::int64_t from, std::int64_t to) { n += to - from; });
+  return (n + 7) / 8 * 8;
+}
+
+void ScheduleBlocks::append(std::int64_t step, std::vector<double>& s, std::vector<double>& log_lr,
+                            std::vector<double>& w) const {
+  const double here = area(step);
+  for_ranges(step, [&](const Level& level, std::int64_t from, std::int64_t to) {
+    for (std::int64_t k = from; k < to; ++k) {
+      const auto i = static_cast<std::size_t>(k);
+      s.push_back(std::max(here - level.before[i], 0.0));
+      log_lr.push_back(level.log_lr[i]);
+      w.push_back(level.w[i]);
+    }
+  });
+  while (s.size() % 8 != 0) {
+    s.push_back(0.0);
+    log_lr.push_back(0.0);
+    w.push_back(0.0);
+  }
+}
+
+}  // namespace planner
