@@ -89,11 +89,9 @@ View<double> parameters_view(const py::array& array, const char* name, bool many
   // Keeps every exponential that the kernel takes in range.
   for (std::int64_t i = 0; i < view.size; ++i) {
     const std::int64_t which = i % kN;
-    const double limit = which == 0 ? 1e6 : which == 1 || which == 3 || which == 4 ? 200.0 : 20.0;
-    const bool wanted_positive = which == 5;
-    if (!(std::abs(view.data[i]) <= limit) || (wanted_positive && view.data[i] < 0.0) ||
-        (which == 6 && std::abs(view.data[i]) > 2.0) ||
-        (which == 2 && std::abs(view.data[i]) > 2.0)) {
+    constexpr double kLowest[] = {-1e6, -200.0, -2.0, -200.0, -200.0, -20.0, -2.0};
+    constexpr double kHighest[] = {1e6, 200.0, 2.0, 200.0, 200.0, 3.0, 2.0};
+    if (!(view.data[i] >= kLowest[which] && view.data[i] <= kHighest[which])) {
       throw py::value_error(std::string(name) + " is out of range.");
     }
   }
@@ -104,11 +102,12 @@ py::tuple schedule_predict(const py::array& lr, const py::array& lr_offsets, con
                            const py::array& step_offsets, const py::array& theta, bool blocked,
                            bool gradient, Threads threads) {
   const Schedules in = schedules_view(lr, lr_offsets, steps, step_offsets);
-  const View<double> at = parameters_view(theta, "theta", false);
+  const View<double> at = parameters_view(theta, "theta", true);
+  const std::int64_t rows = at.size / kN;
   const ScheduleKernels& kernel = *kernels().schedule;
   const int workers = checked_threads(threads);
-  py::array_t<double> loss(in.targets());
-  py::array_t<double> jacobian({gradient ? in.targets() : 0, kN});
+  py::array_t<double> loss({rows, in.targets()});
+  py::array_t<double> jacobian({rows, gradient ? in.targets() : 0, kN});
   double* const losses = loss.mutable_data();
   double* const gradients = gradient ? jacobian.mutable_data() : nullptr;
 
@@ -135,13 +134,20 @@ py::tuple schedule_predict(const py::array& lr, const py::array& lr_offsets, con
           ++next;
         }
       }
-      const SchedulePredict args = {terms.view(), at.data, losses + done,
-                                    gradients == nullptr ? nullptr : gradients + done * kN};
       const double cost = 30.0 + kNanosecondsPerTerm * static_cast<double>(terms.s.size()) /
                                      static_cast<double>(next - done);
-      run_without_gil(batch_of(next - done, cost, workers),
+      const std::int64_t targets = next - done;
+      run_without_gil(batch_of(rows * targets, cost, workers),
                       [&](std::int64_t from, std::int64_t to, int) noexcept {
-                        kernel.predict(args, from, to);
+                        while (from < to) {
+                          const std::int64_t row = from / targets;
+                          const std::int64_t skip = row * in.targets() + done;
+                          const std::int64_t stop = std::min(to, (row + 1) * targets);
+                          kernel.predict({terms.view(), at.data + row * kN, losses + skip,
+                                          gradients == nullptr ? nullptr : gradients + skip * kN},
+                                         from - row * targets, stop - row * targets);
+                          from = stop;
+                        }
                       });
       done = next;
     }

@@ -8,7 +8,9 @@ namespace planner {
 namespace {
 
 constexpr std::int64_t kGrowth = 4;  // each level's blocks hold so many of the one below
-constexpr std::int64_t kNear = 6;    // and begin at least so many blocks away from the target
+constexpr std::int64_t kNear = 2;    // and begin at least so many of the next level's away
+constexpr double kSpread = 0.3;      // of log lr in a block; beyond it stays in its parts
+constexpr double kRough = 1e-4;      // of its variance that position does not explain
 constexpr double kLowest = 1e-12;    // of the peak: what a learning rate of zero counts as
 
 // Weight, mean and variance of the positions in a block, and the slope of log lr along them.
@@ -18,6 +20,7 @@ struct Moments {
   double pp = 0.0;
   double l = 0.0;
   double pl = 0.0;
+  double ll = 0.0;
 
   void add(double weight, double position, double log_lr) {
     w += weight;
@@ -25,8 +28,34 @@ struct Moments {
     pp += weight * position * position;
     l += weight * log_lr;
     pl += weight * position * log_lr;
+    ll += weight * log_lr * log_lr;
   }
 };
+
+// Two points of half the weight each, at mean -+ spread: they have the block's moments.
+struct Pair {
+  double w = 0.0;
+  double mean = 0.0;
+  double spread = 0.0;
+  double log_lr = 0.0;
+  double tilt = 0.0;  // of log lr, per spread
+  bool rough = false;
+};
+
+Pair pair_of(const Moments& m) {
+  Pair out;
+  if (!(m.w > 0.0)) return out;
+  out.w = m.w;
+  out.mean = m.p / m.w;
+  out.log_lr = m.l / m.w;
+  const double variance = m.pp / m.w - out.mean * out.mean;
+  if (variance > 1e-14 * out.mean * out.mean) {
+    out.spread = std::sqrt(variance);
+    out.tilt = (m.pl / m.w - out.mean * out.log_lr) / out.spread;
+  }
+  out.rough = m.ll / m.w - out.log_lr * out.log_lr - out.tilt * out.tilt > kRough;
+  return out;
+}
 
 }  // namespace
 
@@ -70,30 +99,45 @@ ScheduleBlocks::ScheduleBlocks(const double* lr, std::int64_t steps, bool blocke
       level.first.push_back(static_cast<std::int64_t>(level.w.size()));
       const std::int64_t from = fine.first[static_cast<std::size_t>(begin)];
       const std::int64_t to = fine.first[static_cast<std::size_t>(std::min(begin + size, steps))];
+      if (from == to) continue;
+      const auto range = std::minmax_element(fine.log_lr.begin() + from, fine.log_lr.begin() + to);
+      bool rough = *range.second - *range.first > kSpread;
       const double origin = area_[static_cast<std::size_t>(begin)];
-      for (const double sign : {1.0, -1.0}) {
-        Moments m;
-        for (std::int64_t k = from; k < to; ++k) {
-          const auto i = static_cast<std::size_t>(k);
-          const double weight = sign * fine.w[i];
-          if (weight > 0.0) m.add(weight, fine.before[i] - origin, fine.log_lr[i]);
-        }
-        if (!(m.w > 0.0)) continue;
-        const double mean = m.p / m.w;
-        const double log_lr = m.l / m.w;
-        const double variance = m.pp / m.w - mean * mean;
-        if (!(variance > 1e-14 * mean * mean)) {
-          level.before.push_back(origin + mean);
-          level.log_lr.push_back(log_lr);
-          level.w.push_back(sign * m.w);
-          continue;
-        }
-        const double spread = std::sqrt(variance);
-        const double tilt = (m.pl / m.w - mean * log_lr) / spread;
-        for (const double side : {-1.0, 1.0}) {
-          level.before.push_back(origin + std::max(mean + side * spread, 0.0));
-          level.log_lr.push_back(log_lr + side * tilt);
-          level.w.push_back(0.5 * sign * m.w);
+      Moments both[2];
+      for (std::int64_t k = from; k < to && !rough; ++k) {
+        const auto i = static_cast<std::size_t>(k);
+        both[fine.w[i] < 0.0].add(std::abs(fine.w[i]), fine.before[i] - origin, fine.log_lr[i]);
+      }
+      Pair pairs[2];
+      for (int i = 0; i < 2; ++i) {
+        pairs[i] = pair_of(both[i]);
+        rough = rough || pairs[i].rough;
+      }
+      if (rough) {
+        const Level& parts = levels_.back();
+        const std::int64_t part = begin / (size / kGrowth);
+        const auto last = static_cast<std::int64_t>(parts.first.size()) - 1;
+        const std::int64_t a = parts.first[static_cast<std::size_t>(part)];
+        const std::int64_t b =
+            parts.first[static_cast<std::size_t>(std::min(part + kGrowth, last))];
+        level.before.insert(level.before.end(), parts.before.begin() + a, parts.before.begin() + b);
+        level.log_lr.insert(level.log_lr.end(), parts.log_lr.begin() + a, parts.log_lr.begin() + b);
+        level.w.insert(level.w.end(), parts.w.begin() + a, parts.w.begin() + b);
+        continue;
+      }
+      for (int i = 0; i < 2; ++i) {
+        const Pair& pair = pairs[i];
+        const double w = i == 0 ? pair.w : -pair.w;
+        if (pair.w > 0.0 && !(pair.spread > 0.0)) {
+          level.before.push_back(origin + pair.mean);
+          level.log_lr.push_back(pair.log_lr);
+          level.w.push_back(w);
+        } else if (pair.w > 0.0) {
+          for (const double side : {-1.0, 1.0}) {
+            level.before.push_back(origin + std::max(pair.mean + side * pair.spread, 0.0));
+            level.log_lr.push_back(pair.log_lr + side * pair.tilt);
+            level.w.push_back(0.5 * w);
+          }
         }
       }
     }

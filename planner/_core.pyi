@@ -149,13 +149,14 @@ def schedule_predict(
         lr_offsets: Shape ``(curves + 1,)``.
         steps: Steps asked for, ragged as ``step_offsets`` say, each within its curve.
         step_offsets: Shape ``(curves + 1,)``; they cover all steps.
-        theta: ``(L0, log A, alpha, log B, log C, beta, gamma)``.
+        theta: ``(L0, log A, alpha, log B, log C, log beta, gamma)``, shape ``(rows * 7,)``.
         blocked: Sum over steps in blocks.
         gradient: Also return the derivatives of the loss by theta.
         threads: At least 1; None: all CPUs.
 
     Returns:
-        ``(loss, gradient)`` of shapes ``(steps,)`` and ``(steps, 7)``, or ``(0, 7)`` without.
+        ``(loss, gradient)`` of shapes ``(rows, steps)`` and ``(rows, steps, 7)``, or
+        ``(rows, 0, 7)`` without.
     """
 
 def schedule_fit(

@@ -10,7 +10,7 @@
 namespace planner::PLANNER_LEVEL {
 namespace {
 
-enum { kL0, kLogA, kAlpha, kLogB, kLogC, kBeta, kGamma };
+enum { kL0, kLogA, kAlpha, kLogB, kLogC, kLogBeta, kGamma };
 constexpr int kN = static_cast<int>(kScheduleParameters);
 
 using Point = Local<kN>;
@@ -18,13 +18,28 @@ using Point = Local<kN>;
 PLANNER_INLINE double scalar_exp(double x) { return vexp_bounded(vec(x)).part[0][0]; }
 PLANNER_INLINE double scalar_log(double x) { return vlog(vec(x)).part[0][0]; }
 
+// The parameters that are kept as logs.
+struct Scales {
+  double a;
+  double b;
+  double c;
+  double beta;
+};
+
+PLANNER_INLINE Scales scales_of(const double* theta) {
+  return {scalar_exp(theta[kLogA]), scalar_exp(theta[kLogB]), scalar_exp(theta[kLogC]),
+          scalar_exp(theta[kLogBeta])};
+}
+
 // Loss of one target, and its derivatives by the seven parameters unless null.
 template <bool kGradient>
 PLANNER_INLINE double loss_of(const ScheduleTerms& terms, std::int64_t target, const double* theta,
-                              double a, double b, double c, double* gradient) {
+                              const Scales& scales, double* gradient) {
+  const double a = scales.a;
+  const double b = scales.b;
   const Vec gamma = vec(-theta[kGamma]);
-  const Vec beta = vec(-theta[kBeta]);
-  const Vec scale = vec(c);
+  const Vec beta = vec(-scales.beta);
+  const Vec scale = vec(scales.c);
   Vec drop = vec(0.0);
   Vec by_log_c = vec(0.0);
   Vec by_beta = vec(0.0);
@@ -53,21 +68,19 @@ PLANNER_INLINE double loss_of(const ScheduleTerms& terms, std::int64_t target, c
     gradient[kLogA] = a * power;
     gradient[kAlpha] = -a * power * terms.log_area[target];
     gradient[kLogB] = -fallen;
-    gradient[kBeta] = -b * sum(by_beta);
-    gradient[kLogC] = -b * theta[kBeta] * sum(by_log_c);
-    gradient[kGamma] = b * theta[kBeta] * sum(by_gamma);
+    gradient[kLogBeta] = -b * scales.beta * sum(by_beta);
+    gradient[kLogC] = -b * scales.beta * sum(by_log_c);
+    gradient[kGamma] = b * scales.beta * sum(by_gamma);
   }
   return theta[kL0] + a * power - fallen;
 }
 
 void predict(const SchedulePredict& args, std::int64_t begin, std::int64_t end) noexcept {
-  const double a = scalar_exp(args.theta[kLogA]);
-  const double b = scalar_exp(args.theta[kLogB]);
-  const double c = scalar_exp(args.theta[kLogC]);
+  const Scales scales = scales_of(args.theta);
   for (std::int64_t i = begin; i < end; ++i) {
     args.loss[i] = args.gradient == nullptr
-                       ? loss_of<false>(args.terms, i, args.theta, a, b, c, nullptr)
-                       : loss_of<true>(args.terms, i, args.theta, a, b, c, args.gradient + i * kN);
+                       ? loss_of<false>(args.terms, i, args.theta, scales, nullptr)
+                       : loss_of<true>(args.terms, i, args.theta, scales, args.gradient + i * kN);
   }
 }
 
@@ -75,9 +88,7 @@ void predict(const SchedulePredict& args, std::int64_t begin, std::int64_t end) 
 // targets within delta count, as in the Hessian.
 __attribute__((noinline)) void evaluate(const ScheduleFit& args, double delta, bool reweighted,
                                         Point& at) {
-  const double a = scalar_exp(at.theta[kLogA]);
-  const double b = scalar_exp(at.theta[kLogB]);
-  const double c = scalar_exp(at.theta[kLogC]);
+  const Scales scales = scales_of(at.theta);
   at.value = 0.0;
   for (int i = 0; i < kN; ++i) {
     at.gradient[i] = 0.0;
@@ -87,7 +98,7 @@ __attribute__((noinline)) void evaluate(const ScheduleFit& args, double delta, b
     const double w = args.weights[target];
     if (!(w > 0.0)) continue;
     double g[kN];
-    const double loss = loss_of<true>(args.terms, target, at.theta, a, b, c, g);
+    const double loss = loss_of<true>(args.terms, target, at.theta, scales, g);
     if (!(loss > 1e-300 && loss < 1e300)) {
       at.value = kInf;
       return;
@@ -119,8 +130,8 @@ void fit_one(const ScheduleFit& args, std::int64_t start) {
     at.theta[i] = x < args.lower[i] ? args.lower[i] : x > args.upper[i] ? args.upper[i] : x;
   }
   const Box<kN> box = {args.lower, args.upper};
-  constexpr double kWidths[] = {100.0, 10.0, 3.0, 1.0};
-  constexpr int kStages = 4;
+  constexpr double kWidths[] = {30.0, 3.0, 1.0};
+  constexpr int kStages = 3;
   int evaluations = 0;
   double damping = 1e-3;
   double delta = 0.0;
@@ -143,7 +154,7 @@ void fit_one(const ScheduleFit& args, std::int64_t start) {
       if (!last && left > 15) left = 15;
       if (left < 1) left = 1;
       const bool first = reweighted;
-      const double goal = last && !first ? 1e-10 : 1e-4;
+      const double goal = last && !first ? 1e-9 : 1e-3;
       stop = descend<kN>(
           at, box, {goal, 1e-24, left}, damping, &evaluations, run,
           [first](double before, double after) { return first && before - after < 0.05 * before; });

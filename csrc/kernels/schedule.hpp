@@ -3,7 +3,8 @@
 //
 // L(t) = L0 + A area(t)^-alpha - B sum_k w_k G(lr_k^-gamma S_k(t)),  G(x) = 1 - (C x + 1)^-beta,
 // with w_k = lr_{k-1} - lr_k, area(t) the sum of the learning rates up to t and S_k(t) that from k
-// to t. Seven parameters, always in the order L0, log A, alpha, log B, log C, beta, gamma.
+// to t. Seven parameters, always in the order L0, log A, alpha, log B, log C,
+// log beta, gamma. (With log beta the valley of C and beta is nearly straight.)
 #pragma once
 
 #include <cstdint>

@@ -33,11 +33,11 @@ PARAMETERS = ("l0", "a", "alpha", "b", "c", "beta", "gamma")
 DELTA = 1e-3
 """Huber width in log loss (Luo et al.)."""
 
-_LOGGED = np.array([False, True, False, True, True, False, False])
-_LOWER = np.array([0.0, -40.0, 0.0, -60.0, -30.0, 0.01, -1.0])
-_UPPER = np.array([1e5, 60.0, 2.0, 60.0, 30.0, 5.0, 2.0])
+_LOGGED = np.array([False, True, False, True, True, True, False])
+_LOWER = np.array([0.0, -40.0, 0.0, -60.0, -30.0, -6.0, -1.0])
+_UPPER = np.array([1e5, 60.0, 2.0, 60.0, 30.0, 2.0, 2.0])
 _MAX_EVALUATIONS = 300
-_RUN_STARTS = 2
+_RUN_STARTS = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class MultiPowerLaw:
 
         Raises:
             ValueError: a step lies outside its curve, a learning rate is negative or not finite,
-                or the constants are out of range (A, B, C positive; beta not negative).
+                or the constants are out of range (A, B, C, beta positive).
         """
         wanted = _steps(lr, steps)
         peak = _peak(lr.values)
@@ -83,7 +83,7 @@ class MultiPowerLaw:
             blocked=blocked,
             threads=threads,
         )
-        return wanted.with_values(loss)
+        return wanted.with_values(loss[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class MultiPowerLawFit:
     used: NDArray[np.bool_]
     """Points that are finite and positive, shape ``(points,)``."""
     covariance: Float64
-    """Sandwich covariance of ``(L0, log A, alpha, log B, log C, beta, gamma)``, shape (7, 7), with
+    """Sandwich covariance of ``(L0, log A, alpha, log B, log C, log beta, gamma)``, shape (7, 7), with
     the correlation of neighbouring points (Newey and West); 0 in what is at a bound, NaN where the
     curves do not determine it."""
 
@@ -117,8 +117,8 @@ def fit_multi_power_law(
 ) -> MultiPowerLawFit:
     """Fit the seven constants to several curves together, by Huber on log residuals.
 
-    Without ``starts``, L0, A and B are solved for on a grid of the four others, and the best two
-    of the grid are run to the end.
+    Without ``starts``, L0, A and B are solved for on a grid of the four others, and the best of
+    the grid is run to the end.
 
     Args:
         lr: The learning rate of every step of each curve, step 0 first, warm-up included.
@@ -227,8 +227,8 @@ def _peak(lr: Float64) -> float:
 def _scaled(constants: Float64, peak: float) -> Float64:
     """Constants as users give them to the kernel's parameters, for lr in units of the peak."""
     l0, a, alpha, b, c, beta, gamma = constants.tolist()
-    if not (a > 0.0 and b > 0.0 and c > 0.0):
-        raise ValueError(f"A, B and C must be positive, got {a}, {b} and {c}.")
+    if not min(a, b, c, beta) > 0.0:
+        raise ValueError(f"A, B, C and beta must be positive, got {a}, {b}, {c} and {beta}.")
     unit = np.log(peak)
     return np.array(
         [
@@ -237,7 +237,7 @@ def _scaled(constants: Float64, peak: float) -> Float64:
             alpha,
             np.log(b) + unit,
             np.log(c) + (1.0 - gamma) * unit,
-            beta,
+            np.log(beta),
             gamma,
         ]
     )
@@ -251,7 +251,7 @@ def _natural(theta: Float64, peak: float) -> Float64:
 
 
 def _unscale(peak: float, theta: Float64) -> Float64:
-    """Linear part of the kernel's parameters to (L0, log A, alpha, log B, log C, beta, gamma)."""
+    """Linear part of the kernel's parameters to (L0, log A, alpha, log B, log C, log beta, gamma)."""
     turn = np.eye(theta.size)
     turn[1, 2] = turn[4, 6] = np.log(peak)
     return turn
@@ -264,25 +264,22 @@ def _shift(peak: float) -> Float64:
 def _grid_starts(curves: _Curves, log_loss: Float64, threads: int | None) -> Float64:
     """Best (L0, A, B), by least squares, on a grid of the four other parameters."""
     loss = np.exp(log_loss)
+    grid = np.zeros((16, 7))
+    grid[:, [2, 4, 5, 6]] = list(product((0.3, 0.6), (-3.0, -1.5), (-1.5, -0.5), (0.4, 0.9)))
+    _, basis = _core.schedule_predict(*curves, grid.reshape(-1), gradient=True, threads=threads)
     found: list[tuple[float, int, Float64]] = []
-    for log_c, beta, gamma in product((-3.0, -1.5), (0.4, 0.8), (0.3, 0.7)):
-        for alpha in (0.3, 0.6):
-            theta = np.array([0.0, 0.0, alpha, 0.0, log_c, beta, gamma])
-            _, basis = _core.schedule_predict(*curves, theta, gradient=True, threads=threads)
-            columns = basis[:, [0, 1, 3]]
-            scale = np.sqrt((columns**2).sum(axis=0)) + 1e-300
-            solved = np.linalg.lstsq(columns / scale, loss, rcond=None)[0] / scale
-            l0, a, b = solved.tolist()
-            # Where the drop or the decay comes out negative, nearly none.
-            theta[[0, 1, 3]] = (
-                min(max(l0, 0.1 * loss.min()), loss.max()),
-                np.log(max(a, 1e-3)),
-                np.log(max(b, 1e-4)),
-            )
-            predicted = columns @ np.array([theta[0], np.exp(theta[1]), np.exp(theta[3])])
-            with np.errstate(invalid="ignore", divide="ignore"):
-                off = np.abs(np.log(predicted) - log_loss).sum()
-            found.append((float(off) if np.isfinite(off) else np.inf, len(found), theta))
+    for i, theta in enumerate(grid):
+        columns = basis[i][:, [0, 1, 3]]
+        scale = np.sqrt((columns**2).sum(axis=0)) + 1e-300
+        solved = np.linalg.lstsq(columns / scale, loss, rcond=None)[0] / scale
+        l0, a, b = solved.tolist()
+        # Where the drop or the decay comes out negative, nearly none.
+        theta[0] = min(max(l0, 0.1 * loss.min()), loss.max())
+        theta[1], theta[3] = np.log(max(a, 1e-3)), np.log(max(b, 1e-4))
+        predicted = columns @ np.array([theta[0], np.exp(theta[1]), np.exp(theta[3])])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            off = float(np.abs(np.log(predicted) - log_loss).sum())
+        found.append((off if np.isfinite(off) else np.inf, i, theta))
     found.sort(key=lambda each: each[:2])
     rows = np.array([theta for _, _, theta in found[:_RUN_STARTS]])
     return np.asarray(np.clip(rows, _LOWER, _UPPER), dtype=np.float64)
@@ -296,11 +293,12 @@ def _sandwich(
     peak: float,
     threads: int | None,
 ) -> Float64:
-    """Covariance of (L0, log A, alpha, log B, log C, beta, gamma), as in planner.kernel.loss_law.
+    """Covariance of (L0, log A, alpha, log B, log C, log beta, gamma), as in planner.kernel.loss_law.
 
     The scores of neighbouring points of a curve count as correlated (Bartlett weights).
     """
-    loss, jacobian = _core.schedule_predict(*curves, theta, gradient=True, threads=threads)
+    losses, jacobians = _core.schedule_predict(*curves, theta, gradient=True, threads=threads)
+    loss, jacobian = losses[0], jacobians[0]
     residual = log_loss - np.log(loss)
     free = (theta > _LOWER) & (theta < _UPPER)
     columns = jacobian[:, free] / loss[:, None]
