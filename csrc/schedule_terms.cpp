@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace planner {
 
@@ -30,6 +31,15 @@ struct Moments {
     pl += weight * position * log_lr;
     ll += weight * log_lr * log_lr;
   }
+  // Moments about a position `by` further on.
+  void add_shifted(const Moments& m, double by) {
+    w += m.w;
+    p += m.p + by * m.w;
+    pp += m.pp + by * (2.0 * m.p + by * m.w);
+    l += m.l;
+    pl += m.pl + by * m.l;
+    ll += m.ll;
+  }
 };
 
 // Two points of half the weight each, at mean -+ spread: they have the block's moments.
@@ -56,6 +66,13 @@ Pair pair_of(const Moments& m) {
   out.rough = m.ll / m.w - out.log_lr * out.log_lr - out.tilt * out.tilt > kRough;
   return out;
 }
+
+// What a block's steps come to, positions from where it begins: falls, then rises.
+struct Cell {
+  Moments side[2];
+  double lowest = std::numeric_limits<double>::infinity();
+  double highest = -std::numeric_limits<double>::infinity();
+};
 
 }  // namespace
 
@@ -92,25 +109,38 @@ ScheduleBlocks::ScheduleBlocks(const double* lr, std::int64_t steps, bool blocke
   levels_.push_back(std::move(steps_level));
   if (!blocked) return;
 
+  std::vector<Cell> cells;  // of the level below
   for (std::int64_t size = kGrowth; size * kNear < steps; size *= kGrowth) {
     Level level;
+    std::vector<Cell> merged;
+    merged.reserve(static_cast<std::size_t>(steps / size) + 1);
     const Level& fine = levels_.front();
+    const std::int64_t part_size = size / kGrowth;
     for (std::int64_t begin = 0; begin < steps; begin += size) {
       level.first.push_back(static_cast<std::int64_t>(level.w.size()));
-      const std::int64_t from = fine.first[static_cast<std::size_t>(begin)];
-      const std::int64_t to = fine.first[static_cast<std::size_t>(std::min(begin + size, steps))];
-      if (from == to) continue;
-      const auto range = std::minmax_element(fine.log_lr.begin() + from, fine.log_lr.begin() + to);
-      bool rough = *range.second - *range.first > kSpread;
       const double origin = area_[static_cast<std::size_t>(begin)];
-      Moments both[2];
-      for (std::int64_t k = from; k < to && !rough; ++k) {
-        const auto i = static_cast<std::size_t>(k);
-        both[fine.w[i] < 0.0].add(std::abs(fine.w[i]), fine.before[i] - origin, fine.log_lr[i]);
+      Cell cell;
+      for (std::int64_t part = begin; part < std::min(begin + size, steps); part += part_size) {
+        const auto at = static_cast<std::size_t>(part);
+        const double by = area_[at] - origin;
+        if (part_size == 1) {
+          if (fine.first[at] == fine.first[at + 1]) continue;
+          const auto k = static_cast<std::size_t>(fine.first[at]);
+          cell.side[fine.w[k] < 0.0].add(std::abs(fine.w[k]), by, fine.log_lr[k]);
+          cell.lowest = std::min(cell.lowest, fine.log_lr[k]);
+          cell.highest = std::max(cell.highest, fine.log_lr[k]);
+        } else {
+          const Cell& below = cells[static_cast<std::size_t>(part / part_size)];
+          for (int i = 0; i < 2; ++i) cell.side[i].add_shifted(below.side[i], by);
+          cell.lowest = std::min(cell.lowest, below.lowest);
+          cell.highest = std::max(cell.highest, below.highest);
+        }
       }
+      merged.push_back(cell);
+      bool rough = cell.highest - cell.lowest > kSpread;
       Pair pairs[2];
       for (int i = 0; i < 2; ++i) {
-        pairs[i] = pair_of(both[i]);
+        pairs[i] = pair_of(cell.side[i]);
         rough = rough || pairs[i].rough;
       }
       if (rough) {
@@ -143,6 +173,7 @@ ScheduleBlocks::ScheduleBlocks(const double* lr, std::int64_t steps, bool blocke
     }
     level.first.push_back(static_cast<std::int64_t>(level.w.size()));
     levels_.push_back(std::move(level));
+    cells = std::move(merged);
   }
 }
 

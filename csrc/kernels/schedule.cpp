@@ -56,7 +56,7 @@ PLANNER_INLINE double loss_of(const ScheduleTerms& terms, std::int64_t target, c
     if constexpr (kGradient) {
       const Vec wq = w * q;
       by_beta = fma(wq, log_u, by_beta);
-      const Vec slope = wq * cx / u;
+      const Vec slope = wq * cx * vrecip(u);
       by_log_c += slope;
       by_gamma = fma(slope, log_lr, by_gamma);
     }

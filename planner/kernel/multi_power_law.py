@@ -264,8 +264,8 @@ def _shift(peak: float) -> Float64:
 def _grid_starts(curves: _Curves, log_loss: Float64, threads: int | None) -> Float64:
     """Best (L0, A, B), by least squares, on a grid of the four other parameters."""
     loss = np.exp(log_loss)
-    grid = np.zeros((16, 7))
-    grid[:, [2, 4, 5, 6]] = list(product((0.3, 0.6), (-3.0, -1.5), (-1.5, -0.5), (0.4, 0.9)))
+    grid = np.zeros((8, 7))
+    grid[:, [2, 4, 5, 6]] = list(product((0.5,), (-3.5, -2.0), (-1.8, -0.7), (0.6, 1.0)))
     _, basis = _core.schedule_predict(*curves, grid.reshape(-1), gradient=True, threads=threads)
     found: list[tuple[float, int, Float64]] = []
     for i, theta in enumerate(grid):
