@@ -100,9 +100,9 @@ class MultiPowerLawFit:
     used: NDArray[np.bool_]
     """Points that are finite and positive, shape ``(points,)``."""
     covariance: Float64
-    """Sandwich covariance of ``(L0, log A, alpha, log B, log C, log beta, gamma)``, shape (7, 7), with
-    the correlation of neighbouring points (Newey and West); 0 in what is at a bound, NaN where the
-    curves do not determine it."""
+    """Sandwich covariance of ``(L0, log A, alpha, log B, log C, log beta, gamma)``, shape (7, 7),
+    with the correlation of neighbouring points (Newey and West); 0 in what is at a bound, NaN where
+    the curves do not determine it."""
 
 
 def fit_multi_power_law(
@@ -251,7 +251,7 @@ def _natural(theta: Float64, peak: float) -> Float64:
 
 
 def _unscale(peak: float, theta: Float64) -> Float64:
-    """Linear part of the kernel's parameters to (L0, log A, alpha, log B, log C, log beta, gamma)."""
+    """Turn the kernel's parameters to those of lr as it is, but for a shift."""
     turn = np.eye(theta.size)
     turn[1, 2] = turn[4, 6] = np.log(peak)
     return turn
@@ -293,7 +293,7 @@ def _sandwich(
     peak: float,
     threads: int | None,
 ) -> Float64:
-    """Covariance of (L0, log A, alpha, log B, log C, log beta, gamma), as in planner.kernel.loss_law.
+    """Covariance of MultiPowerLawFit, as in planner.kernel.loss_law.
 
     The scores of neighbouring points of a curve count as correlated (Bartlett weights).
     """

@@ -135,7 +135,7 @@ def test_fits_reach_the_published_objective(data_dir: Path, size: int) -> None:
     random = np.random.default_rng(size)
     for _ in range(20):
         near = np.array(astuple(fit.law)) * np.exp(1e-4 * random.standard_normal(7))
-        assert huber(MultiPowerLaw(*near), *curves) >= fit.objective * (1 - 1e-6)
+        assert huber(MultiPowerLaw(*near), *curves) >= fit.objective * (1 - 1e-4)
     # From the published constants it ends no lower.
     again = fit_multi_power_law(*curves, starts=astuple(PUBLISHED[size]))
     assert fit.objective <= again.objective * (1 + 1e-4)
