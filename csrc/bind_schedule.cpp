@@ -215,8 +215,23 @@ py::tuple schedule_fit(const py::array& lr, const py::array& lr_offsets, const p
   run_without_gil(
       batch_of(count, cost, workers),
       [&](std::int64_t begin, std::int64_t end, int) noexcept { kernel.fit(args, begin, end); });
+  // Loss and derivatives where the best start ended, while the terms are here.
+  py::array_t<double> loss(in.targets());
+  py::array_t<double> gradient({in.targets(), kN});
+  std::int64_t best = 0;
+  for (std::int64_t i = 1; i < count; ++i) {
+    if (objective.data()[i] < objective.data()[best] || std::isnan(objective.data()[best])) {
+      best = i;
+    }
+  }
+  const SchedulePredict end_args = {terms.view(), theta.data() + best * kN, loss.mutable_data(),
+                                    gradient.mutable_data()};
+  run_without_gil(batch_of(in.targets(), 500.0, workers),
+                  [&](std::int64_t begin, std::int64_t end, int) noexcept {
+                    kernel.predict(end_args, begin, end);
+                  });
   return py::make_tuple(std::move(theta), std::move(objective), std::move(evaluations),
-                        std::move(status));
+                        std::move(status), std::move(loss), std::move(gradient));
 }
 
 }  // namespace

@@ -90,6 +90,11 @@ ScheduleBlocks::ScheduleBlocks(const double* lr, std::int64_t steps, bool blocke
 
   Level steps_level;
   steps_level.first.reserve(n + 1);
+  std::size_t drops = 0;
+  for (std::size_t i = 1; i < n; ++i) drops += lr[i] != lr[i - 1];
+  steps_level.before.reserve(drops);
+  steps_level.log_lr.reserve(drops);
+  steps_level.w.reserve(drops);
   double last_lr = -1.0;
   double last_log = 0.0;
   const double lowest = std::max(kLowest * peak, 1e-100);

@@ -174,12 +174,21 @@ def schedule_fit(
     max_evaluations: int,
     blocked: bool = True,
     threads: int | None = None,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+) -> tuple[
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.float64],
+    NDArray[np.float64],
+]:
     """Fit the Multi-Power Law to several curves together.
 
     Curves as in :func:`schedule_predict`; ``log_loss`` and ``weights`` have shape ``(steps,)``,
     ``starts`` has shape ``(starts * 7,)``, the bounds ``(7,)``.
 
     Returns:
-        ``(theta, objective, evaluations, status)`` of each start, theta of shape ``(starts, 7)``.
+        ``(theta, objective, evaluations, status, loss, gradient)``: the first four of each start,
+        theta of shape ``(starts, 7)``; the last two where the best start ended, of shapes
+        ``(steps,)`` and ``(steps, 7)``.
     """

@@ -3,7 +3,7 @@
     python benchmarks/kernel/w6.py [--quick] [--json FILE]
 
 One job is the whole fit of one size: cosine_24000, constant_24000 and wsdcon_9 of the published
-curves (PLANNER_DATA names the folder; without it, synthetic curves stand in). Peers sum over steps in
+curves (PLANNER_DATA names the folder; without it, synthetic ones stand in). Peers sum over steps in
 blocks of 32, held ready as arrays, and start at the published constants; ours finds its own start.
 Peers: L-BFGS-B with the analytic gradient, and least_squares with Huber and the analytic Jacobian.
 Rounds are interleaved; the figure is fits per core-second (process CPU time). The objective is that

@@ -168,7 +168,7 @@ def fit_multi_power_law(
         if rows.shape[1:] != (7,):
             raise ValueError(f"starts must have the shape (starts, 7), got {rows.shape}.")
         begin = np.array([_scaled(row, peak) for row in rows])
-    theta, objective, evaluations, statuses = _core.schedule_fit(
+    theta, objective, evaluations, statuses, ended, gradient = _core.schedule_fit(
         *curves,
         log_loss,
         weights,
@@ -184,7 +184,7 @@ def fit_multi_power_law(
     status = Status(int(statuses[best]))
     covariance = np.full((7, 7), np.nan)
     if np.isfinite(objective[best]):
-        covariance = _sandwich(curves, log_loss, theta[best], delta, peak, threads)
+        covariance = _sandwich(offsets, log_loss, theta[best], ended, gradient, delta, peak)
         if status is Status.OK and not np.isfinite(covariance).all():
             status = Status.SINGULAR_COVARIANCE
     return MultiPowerLawFit(
@@ -286,19 +286,18 @@ def _grid_starts(curves: _Curves, log_loss: Float64, threads: int | None) -> Flo
 
 
 def _sandwich(
-    curves: _Curves,
+    offsets: NDArray[np.int64],
     log_loss: Float64,
     theta: Float64,
+    loss: Float64,
+    jacobian: Float64,
     delta: float,
     peak: float,
-    threads: int | None,
 ) -> Float64:
     """Covariance of MultiPowerLawFit, as in planner.kernel.loss_law.
 
     The scores of neighbouring points of a curve count as correlated (Bartlett weights).
     """
-    losses, jacobians = _core.schedule_predict(*curves, theta, gradient=True, threads=threads)
-    loss, jacobian = losses[0], jacobians[0]
     residual = log_loss - np.log(loss)
     free = (theta > _LOWER) & (theta < _UPPER)
     columns = jacobian[:, free] / loss[:, None]
@@ -308,7 +307,6 @@ def _sandwich(
     scores = columns * np.clip(residual, -delta, delta)[:, None]
     bread = columns.T @ (columns * near[:, None])
     meat = scores.T @ scores
-    offsets = curves[3]
     for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
         part = scores[begin:end]
         lags = min(int(np.ceil(4.0 * (max(len(part), 1) / 100.0) ** (2.0 / 9.0))), len(part) - 1)
