@@ -10,7 +10,7 @@ namespace {
 
 constexpr std::int64_t kGrowth = 4;  // each level's blocks hold so many of the one below
 constexpr std::int64_t kNear = 2;    // and begin at least so many of the next level's away
-constexpr double kSpread = 0.3;      // of log lr in a block; beyond it stays in its parts
+constexpr double kSpread = 0.5;      // of log lr in a block; beyond it stays in its parts
 constexpr double kRough = 1e-4;      // of its variance that position does not explain
 constexpr double kLowest = 1e-12;    // of the peak: what a learning rate of zero counts as
 
