@@ -130,8 +130,8 @@ void fit_one(const ScheduleFit& args, std::int64_t start) {
     at.theta[i] = x < args.lower[i] ? args.lower[i] : x > args.upper[i] ? args.upper[i] : x;
   }
   const Box<kN> box = {args.lower, args.upper};
-  constexpr double kWidths[] = {10.0, 1.0};
-  constexpr int kStages = 2;
+  constexpr double kWidths[] = {30.0, 3.0, 1.0};
+  constexpr int kStages = 3;
   int evaluations = 0;
   double damping = 1e-3;
   double delta = 0.0;
