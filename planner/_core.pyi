@@ -134,3 +134,127 @@ def fit(
         coarse_evaluations, iterations, n_points, status)``: see
         :class:`planner.kernel.fits.Fits`.
     """
+
+def losslaw_fit(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    z: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    repeats: NDArray[np.float64] | None,
+    starts: NDArray[np.float64],
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    *,
+    tied: bool,
+    delta: float,
+    keep: int,
+    max_evaluations: int,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+    """Fit the loss law from many starts (:func:`planner.kernel.loss_law.fit_loss_law`).
+
+    Six parameters: log A, log B (both at centred log N and log D), log E, alpha, beta, log R*.
+
+    Args:
+        x: log N, centred, shape ``(points,)``.
+        y: log D, centred; with ``repeats`` that of the unique tokens.
+        z: log L.
+        weights: Not negative.
+        repeats: R = D / U - 1, not negative, where log R* is a parameter.
+        starts: Shape ``(starts * 6,)``, finite.
+        lower: Lower bounds, shape ``(6,)``.
+        upper: Upper bounds; equal to the lower one for a fixed parameter.
+        tied: beta = alpha.
+        delta: Huber width.
+        keep: Distinct starts that screening keeps; 0 runs every start to the end.
+        max_evaluations: Limit for each start.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(theta, objective, evaluations, status)`` of each start, theta of shape ``(starts, 6)``.
+        A start that was screened out has its theta and score at that time.
+    """
+
+def losslaw_refit(
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    z: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    repeats: NDArray[np.float64] | None,
+    counts: NDArray[np.uint8],
+    starts: NDArray[np.float64],
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    *,
+    tied: bool,
+    delta: float,
+    max_evaluations: int,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int32], NDArray[np.int32]]:
+    """Refit the loss law to resampled points (:func:`planner.kernel.loss_law.bootstrap_loss_law`).
+
+    As :func:`losslaw_fit`, but ``counts`` of shape ``(sets, points)`` multiply the weights, every
+    set is fitted from each of ``starts``, and the results are those of the best, one per set.
+    """
+
+def schedule_predict(
+    lr: NDArray[np.float64],
+    lr_offsets: NDArray[np.int64],
+    steps: NDArray[np.int64],
+    step_offsets: NDArray[np.int64],
+    theta: NDArray[np.float64],
+    *,
+    blocked: bool = True,
+    gradient: bool = False,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Evaluate the Multi-Power Law (:class:`planner.kernel.multi_power_law.MultiPowerLaw`).
+
+    Args:
+        lr: Learning rate of every step of each curve, finite and not negative; ragged.
+        lr_offsets: Shape ``(curves + 1,)``.
+        steps: Steps asked for, ragged as ``step_offsets`` say, each within its curve.
+        step_offsets: Shape ``(curves + 1,)``; they cover all steps.
+        theta: ``(L0, log A, alpha, log B, log C, log beta, gamma)``, shape ``(rows * 7,)``.
+        blocked: Sum over steps in blocks.
+        gradient: Also return the derivatives of the loss by theta.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(loss, gradient)`` of shapes ``(rows, steps)`` and ``(rows, steps, 7)``, or
+        ``(rows, 0, 7)`` without.
+    """
+
+def schedule_fit(
+    lr: NDArray[np.float64],
+    lr_offsets: NDArray[np.int64],
+    steps: NDArray[np.int64],
+    step_offsets: NDArray[np.int64],
+    log_loss: NDArray[np.float64],
+    weights: NDArray[np.float64],
+    starts: NDArray[np.float64],
+    lower: NDArray[np.float64],
+    upper: NDArray[np.float64],
+    *,
+    delta: float,
+    max_evaluations: int,
+    blocked: bool = True,
+    threads: int | None = None,
+) -> tuple[
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.int32],
+    NDArray[np.int32],
+    NDArray[np.float64],
+    NDArray[np.float64],
+]:
+    """Fit the Multi-Power Law to several curves together.
+
+    Curves as in :func:`schedule_predict`; ``log_loss`` and ``weights`` have shape ``(steps,)``,
+    ``starts`` has shape ``(starts * 7,)``, the bounds ``(7,)``.
+
+    Returns:
+        ``(theta, objective, evaluations, status, loss, gradient)``: the first four of each start,
+        theta of shape ``(starts, 7)``; the last two where the best start ended, of shapes
+        ``(steps,)`` and ``(steps, 7)``.
+    """

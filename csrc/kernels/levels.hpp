@@ -4,14 +4,18 @@
 #pragma once
 
 #include "fit.hpp"
+#include "losslaw.hpp"
 #include "math.hpp"
 #include "ragged.hpp"
+#include "schedule.hpp"
 
 // X(type of the table, name of the table); the name is also that of kernels/<name>.cpp.
 #define PLANNER_WORKLOADS(X) \
   X(FitKernels, fit)         \
+  X(LosslawKernels, losslaw) \
   X(MathKernels, math)       \
-  X(RaggedKernels, ragged)
+  X(RaggedKernels, ragged)   \
+  X(ScheduleKernels, schedule)
 
 // X(level), best first. CMake defines PLANNER_HAVE_X86_LEVELS when it builds all three.
 #if defined(PLANNER_HAVE_X86_LEVELS)

@@ -6,10 +6,12 @@
 #include "fuzz.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <cstring>
 
 #include "check.hpp"
+#include "schedule_terms.hpp"
 #include "status.hpp"
 
 namespace planner::fuzz {
@@ -118,8 +120,103 @@ void fit(const Kernels& kernels, const Input& input) {
   for (const std::int32_t each : status) known_status(each);
 }
 
+// Each curve's values as the runs of a loss law, cut to what the binding lets in.
+void losslaw(const Kernels& kernels, const Input& input) {
+  for (std::int64_t curve = 0; curve < std::min<std::int64_t>(input.curves(), 2); ++curve) {
+    const auto from = static_cast<std::size_t>(input.offsets[static_cast<std::size_t>(curve)]);
+    const auto to = static_cast<std::size_t>(input.offsets[static_cast<std::size_t>(curve) + 1]);
+    const std::size_t points = std::min<std::size_t>((to - from) / 3, 60);
+    if (points == 0) continue;
+    const std::size_t padded = (points + 7) / 8 * 8;
+    std::vector<double> columns(5 * padded, 0.0);
+    for (std::size_t i = 0; i < points; ++i) {
+      for (std::size_t j = 0; j < 3; ++j) {
+        const double x = input.values[from + 3 * i + j];
+        columns[j * padded + i] = std::abs(x) < 1e6 ? x : 1.0;
+      }
+      columns[3 * padded + i] = 1.0;
+      columns[4 * padded + i] = std::abs(columns[i]);
+    }
+    double limits[2] = {0.0, 0.0};
+    for (std::size_t i = 0; i < points; ++i) {
+      limits[0] = std::max(limits[0], std::abs(columns[i]));
+      limits[1] =
+          std::max(limits[1], std::abs(columns[padded + i]) + std::log1p(columns[4 * padded + i]));
+    }
+    LossLaw law = {columns.data(),
+                   columns.data() + padded,
+                   columns.data() + 2 * padded,
+                   input.options[0] % 2 == 0 ? nullptr : columns.data() + 4 * padded,
+                   columns.data() + 3 * padded,
+                   static_cast<std::int64_t>(points),
+                   static_cast<std::int64_t>(padded),
+                   limits[0],
+                   limits[1],
+                   {-60, -60, -30, 0, 0, -4},
+                   {60, 60, 30, 3, 3, 9},
+                   input.options[1] % 2 == 0,
+                   1e-3};
+    std::vector<double> starts(18, 0.5), theta(18), objective(3), screened(18), score(3);
+    starts[6] = input.options[2] - 128.0;
+    starts[13] = input.options[3] - 128.0;
+    std::vector<std::int32_t> evaluations(3), status(3, -1);
+    std::vector<double> room(static_cast<std::size_t>(losslaw_screen_scratch()));
+    const LosslawKernels& k = *kernels.losslaw;
+    k.screen({law, starts.data(), 3, 2, 3, 0.3, 0.03, screened.data(), score.data()}, 0, 1,
+             room.data());
+    room.resize(static_cast<std::size_t>(losslaw_fit_scratch(law.padded)));
+    k.fit({law, starts.data(), 40, input.options[4] % 2 == 0, theta.data(), objective.data(),
+           evaluations.data(), status.data()},
+          0, 3, room.data());
+    for (const std::int32_t each : status) known_status(each);
+    std::vector<std::uint8_t> counts(3 * points, input.options[5]);
+    k.refit({law, counts.data(), starts.data(), 3, 20, theta.data(), objective.data(),
+             evaluations.data(), status.data()},
+            0, 3, room.data());
+    for (const std::int32_t each : status) known_status(each);
+  }
+}
+
+// Each curve's values as a schedule.
+void schedule(const Kernels& kernels, const Input& input) {
+  for (std::int64_t curve = 0; curve < std::min<std::int64_t>(input.curves(), 2); ++curve) {
+    const auto from = static_cast<std::size_t>(input.offsets[static_cast<std::size_t>(curve)]);
+    const auto to = static_cast<std::size_t>(input.offsets[static_cast<std::size_t>(curve) + 1]);
+    std::vector<double> lr(input.values.begin() + static_cast<std::ptrdiff_t>(from),
+                           input.values.begin() + static_cast<std::ptrdiff_t>(to));
+    if (lr.empty()) continue;
+    for (double& x : lr) x = std::abs(x) < 1e100 ? std::abs(x) : 1.0;
+    const ScheduleBlocks blocks(lr.data(), static_cast<std::int64_t>(lr.size()),
+                                input.options[0] % 2 == 0);
+    std::vector<double> s, log_lr, w, log_area;
+    std::vector<std::int64_t> first{0};
+    for (std::size_t step = 0; step < lr.size(); step += lr.size() / 20 + 1) {
+      blocks.append(static_cast<std::int64_t>(step), s, log_lr, w);
+      first.push_back(static_cast<std::int64_t>(s.size()));
+      log_area.push_back(std::log(std::max(blocks.area(static_cast<std::int64_t>(step)), 1e-100)));
+    }
+    const std::size_t targets = log_area.size();
+    const ScheduleTerms terms = {s.data(), log_lr.data(), w.data(), first.data(), log_area.data()};
+    std::vector<double> loss(targets, 1.0), gradient(7 * targets), weights(targets, 1.0);
+    std::vector<double> theta = {1.0, 0.0, 0.5, -2.0, -1.0, -0.5, 0.7};
+    const auto n = static_cast<std::int64_t>(targets);
+    kernels.schedule->predict({terms, theta.data(), loss.data(), gradient.data()}, 0, n);
+    for (double& x : loss) x = x > 1e-300 && x < 1e300 ? std::log(x) : 0.0;
+    const std::vector<double> lower = {0, -40, 0, -60, -30, -6, -1};
+    const std::vector<double> upper = {1e5, 60, 2, 60, 30, 2, 2};
+    std::vector<double> end(7), objective(1);
+    std::vector<std::int32_t> evaluations(1), status(1, -1);
+    kernels.schedule->fit(
+        {terms, n, loss.data(), weights.data(), lower.data(), upper.data(), 1e-3, 20, theta.data(),
+         end.data(), objective.data(), evaluations.data(), status.data()},
+        0, 1);
+    known_status(status[0]);
+  }
+}
+
 // One line per kernel.
-constexpr void (*kTargets[])(const Kernels&, const Input&) = {fit, ragged_mean, math};
+constexpr void (*kTargets[])(const Kernels&, const Input&) = {
+    ragged_mean, math, fit, losslaw, schedule};
 
 }  // namespace
 

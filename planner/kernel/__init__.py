@@ -5,6 +5,8 @@ Typed wrappers over the compiled ``planner._core``; they know nothing of files, 
 - :class:`Ragged`: many curves of different lengths, without padding or copying.
 - :class:`Status`: what became of each curve. A bad curve gets a status and NaNs, never an
   exception; an exception means that the call itself was wrong.
+- ``planner.kernel.loss_law``: L = E + A / N^alpha + B / D^beta, fits and bootstrap.
+- ``planner.kernel.multi_power_law``: the loss under any learning-rate schedule.
 - ``planner.kernel.reductions``: means.
 - ``planner.kernel.fits``: robust multi-start fits of curve models and power laws.
 

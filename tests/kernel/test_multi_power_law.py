@@ -1,0 +1,270 @@
+"""The Multi-Power Law: a step-by-step oracle, the published constants and curves, fits."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import astuple
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from scipy.optimize import least_squares
+
+from planner.kernel import Ragged, Status
+from planner.kernel.multi_power_law import DELTA, MultiPowerLaw, fit_multi_power_law
+
+Float64 = NDArray[np.float64]
+PEAK, WARMUP = 3e-4, 2160
+
+# The official README of Luo et al. (2025).
+PUBLISHED = {
+    25: MultiPowerLaw(3.040, 0.525, 0.508, 363.788, 2.066, 0.583, 0.641),
+    100: MultiPowerLaw(2.651, 0.601, 0.453, 437.946, 2.132, 0.598, 0.655),
+}
+MEAN_ERROR = {25: 0.0041, 100: 0.0046}
+FITTED = ("cosine_24000", "constant_24000", "wsdcon_9")
+CURVES = (
+    *FITTED,
+    "cosine_72000",
+    "constant_72000",
+    "wsd_20000_24000",
+    "wsdld_20000_24000",
+    "wsdcon_3",
+    "wsdcon_18",
+)
+
+
+def read(data: Path, size: int, names: tuple[str, ...]) -> tuple[Ragged, Ragged, Ragged]:
+    """Schedules of every step, the steps with a loss, and the losses."""
+    schedules, steps, losses = [], [], []
+    for name in names:
+        path = data / "multipowerlaw" / f"csv_{size}" / f"{name}.csv"
+        with path.open(newline="") as handle:
+            table = np.array([[float(x) for x in row] for row in list(csv.reader(handle))[1:]])
+        at, lr, loss = table.T
+        every = np.arange(int(at[-1]) + 1)
+        schedule = np.interp(every, at, lr)
+        for i in np.flatnonzero(np.abs(np.diff(lr)) > 0.2 * lr[:-1]):  # the jump of a two-stage run
+            schedule[int(at[i]) : int(at[i + 1])] = lr[i]
+        warm = every < WARMUP
+        schedule[warm] = PEAK * every[warm] / WARMUP
+        schedules.append(schedule)
+        steps.append(at)
+        losses.append(loss)
+    return Ragged.from_list(schedules), Ragged.from_list(steps), Ragged.from_list(losses)
+
+
+def plain(law: MultiPowerLaw, lr: Float64, steps: Float64) -> Float64:
+    """The law as printed, summed step by step."""
+    area = np.concatenate([[0.0], np.cumsum(lr)])
+    out = []
+    for t in steps.astype(int):
+        k = np.arange(1, t + 1)
+        drop = lr[k - 1] - lr[k]
+        k, drop = k[drop != 0], drop[drop != 0]
+        s = area[t + 1] - area[k]
+        rate = np.maximum(lr[k], 1e-12 * lr.max())
+        g = 1 - (law.c * rate**-law.gamma * s + 1) ** -law.beta
+        out.append(law.l0 + law.a * area[t + 1] ** -law.alpha - law.b * np.sum(drop * g))
+    return np.array(out)
+
+
+def huber(law: MultiPowerLaw, lr: Ragged, steps: Ragged, loss: Ragged) -> float:
+    r = np.abs(np.log(loss.values) - np.log(law.predict(lr, steps, blocked=False).values))
+    return float(np.sum(np.where(r <= DELTA, r * r / 2, DELTA * (r - DELTA / 2))))
+
+
+def schedules() -> dict[str, Float64]:
+    """Shapes of every kind, some of them rough."""
+    random = np.random.default_rng(0)
+    t = np.arange(6000) / 6000
+    warm = np.minimum(np.arange(6000) / 300, 1.0)
+    return {
+        "cosine": PEAK * warm * (0.55 + 0.45 * np.cos(np.pi * t)),
+        "to zero": PEAK * warm * (1 - t) * (np.arange(6000) < 5990),
+        "steps": PEAK * warm * np.where(t < 0.5, 1.0, np.where(t < 0.8, 0.3, 0.03)),
+        "wsd": PEAK * warm * np.where(t < 0.8, 1.0, 0.1 ** ((t - 0.8) / 0.2)),
+        "cycles": PEAK * warm * (0.6 + 0.4 * np.cos(12 * np.pi * t)),
+        "noise": PEAK * warm * (1 - 0.8 * t) * np.exp(0.001 * random.standard_normal(6000)),
+        "constant": np.full(700, PEAK),
+    }
+
+
+@pytest.mark.parametrize("name", schedules())
+@pytest.mark.parametrize("size", [25, 100])
+def test_blocked_sum_is_the_sum_over_steps(name: str, size: int) -> None:
+    lr = schedules()[name]
+    law = PUBLISHED[size]
+    steps = np.unique(
+        np.concatenate([[0, 1, 2, 7, 8, 9], np.arange(0, len(lr), 97), [len(lr) - 1]])
+    )
+    steps = steps[np.cumsum(lr)[steps] > 0].astype(float)
+    curves, at = Ragged.from_list([lr]), Ragged.from_list([steps])
+    want = plain(law, lr, steps)
+    exact = law.predict(curves, at, blocked=False).values
+    np.testing.assert_allclose(exact, want, rtol=1e-11)
+    blocked = law.predict(curves, at).values
+    # A schedule that jitters at every step is beyond what blocks are made for.
+    assert np.max(np.abs(blocked - want)) < (1e-5 if name == "noise" else 1e-6)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("size", [25, 100])
+def test_published_constants_on_the_nine_curves(data_dir: Path, size: int) -> None:
+    lr, steps, loss = read(data_dir, size, CURVES)
+    predicted = PUBLISHED[size].predict(lr, steps)
+    errors = [
+        float(np.mean(np.abs(p - observed))) for p, observed in zip(predicted, loss, strict=True)
+    ]
+    assert np.mean(errors) <= MEAN_ERROR[size]
+    exact = PUBLISHED[size].predict(lr, steps, blocked=False)
+    assert np.max(np.abs(exact.values - predicted.values)) < 1e-6
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("size", [25, 100])
+def test_fits_reach_the_published_objective(data_dir: Path, size: int) -> None:
+    curves = read(data_dir, size, FITTED)
+    fit = fit_multi_power_law(*curves)
+    assert fit.status in (Status.OK, Status.BOUND_ACTIVE)
+    published = huber(PUBLISHED[size], *curves)
+    assert fit.objective <= published
+    assert fit.objective == pytest.approx(huber(fit.law, *curves), rel=1e-4)
+    # Nothing near is lower.
+    random = np.random.default_rng(size)
+    for _ in range(20):
+        near = np.array(astuple(fit.law)) * np.exp(1e-4 * random.standard_normal(7))
+        assert huber(MultiPowerLaw(*near), *curves) >= fit.objective * (1 - 1e-4)
+    # From the published constants it ends no lower.
+    again = fit_multi_power_law(*curves, starts=astuple(PUBLISHED[size]))
+    assert fit.objective <= again.objective * (1 + 1e-4)
+    # And it predicts the curves it has not seen.
+    lr, steps, loss = read(data_dir, size, CURVES)
+    predicted = fit.law.predict(lr, steps)
+    errors = [
+        float(np.mean(np.abs(p - observed))) for p, observed in zip(predicted, loss, strict=True)
+    ]
+    assert np.mean(errors) < 0.006
+
+
+def synthetic(noise: float, seed: int = 0) -> tuple[Ragged, Ragged, Ragged]:
+    shapes = schedules()
+    lr = Ragged.from_list([shapes[name] for name in ("cosine", "steps", "constant", "wsd")])
+    steps = Ragged.from_list([np.arange(350.0 if len(c) > 700 else 50.0, len(c), 50.0) for c in lr])
+    loss = PUBLISHED[25].predict(lr, steps, blocked=False)
+    random = np.random.default_rng(seed)
+    return (
+        lr,
+        steps,
+        loss.with_values(loss.values * np.exp(noise * random.standard_normal(loss.values.size))),
+    )
+
+
+def test_noiseless_curves_give_the_constants_back() -> None:
+    fit = fit_multi_power_law(*synthetic(0.0), blocked=False)
+    assert fit.objective < 1e-12
+    assert astuple(fit.law) == pytest.approx(astuple(PUBLISHED[25]), rel=2e-2)
+
+
+def test_fit_against_scipy() -> None:
+    lr, steps, loss = synthetic(0.002)
+    fit = fit_multi_power_law(lr, steps, loss)
+
+    def residual(theta: Float64) -> Float64:
+        law = MultiPowerLaw(
+            theta[0], *np.exp(theta[1:2]), theta[2], *np.exp(theta[3:5]), theta[5], theta[6]
+        )
+        return np.log(loss.values) - np.log(law.predict(lr, steps).values)
+
+    start = np.array(astuple(PUBLISHED[25]))
+    start[[1, 3, 4]] = np.log(start[[1, 3, 4]])
+    found = least_squares(
+        residual,
+        start,
+        loss="huber",
+        f_scale=DELTA,
+        xtol=1e-12,
+        ftol=1e-12,
+        gtol=1e-12,
+        max_nfev=300,
+    )
+    assert fit.objective <= found.cost * (1 + 1e-6)
+    error = np.sqrt(np.diag(fit.covariance))
+    off = np.array(astuple(fit.law))[[0, 2, 6]] - start[[0, 2, 6]]
+    assert np.all(np.abs(off) < 4 * error[[0, 2, 6]])
+
+
+def test_unusable_points_and_too_few() -> None:
+    lr, steps, loss = synthetic(0.002)
+    values = loss.values.copy()
+    gaps = np.arange(3, values.size, 11)
+    values[gaps] = np.resize([np.nan, np.inf, 0.0, -1.0], gaps.size)
+    fit = fit_multi_power_law(lr, steps, loss.with_values(values))
+    assert not fit.used[gaps].any()
+    assert fit.used.sum() == values.size - gaps.size
+    assert fit.status in (Status.OK, Status.BOUND_ACTIVE)
+    kept = [
+        step[ok] for step, ok in zip(steps, np.split(fit.used, steps.offsets[1:-1]), strict=True)
+    ]
+    again = fit_multi_power_law(
+        lr, Ragged.from_list(kept), Ragged(values[fit.used], Ragged.from_list(kept).offsets)
+    )
+    assert again.law == fit.law
+
+    nothing = loss.with_values(np.full(values.size, np.nan))
+    assert fit_multi_power_law(lr, steps, nothing).status is Status.NON_FINITE
+    values[5:] = np.nan
+    few = fit_multi_power_law(lr, steps, loss.with_values(values))
+    assert few.status is Status.TOO_FEW_POINTS
+    assert np.isnan(few.objective)
+    empty = Ragged.from_list([])
+    assert fit_multi_power_law(empty, empty, empty).status is Status.EMPTY
+    assert len(PUBLISHED[25].predict(empty)) == 0
+
+
+def test_curves_that_determine_nothing() -> None:
+    lr = Ragged.from_list([np.full(100, PEAK)])
+    steps = Ragged.from_list([np.arange(10.0, 100.0)])
+    for loss in (3.0, 1e-100, 1e100):
+        fit = fit_multi_power_law(lr, steps, Ragged.from_list([np.full(90, loss)]))
+        assert isinstance(fit.status, Status)
+
+
+def test_wrong_calls() -> None:
+    law = PUBLISHED[25]
+    lr = Ragged.from_list([[0.0, 1e-4, 2e-4]])
+    with pytest.raises(ValueError, match="lies outside"):
+        law.predict(lr, Ragged.from_list([[3.0]]))
+    with pytest.raises(ValueError, match="whole numbers"):
+        law.predict(lr, Ragged.from_list([[0.5]]))
+    with pytest.raises(ValueError, match="schedules"):
+        law.predict(lr, Ragged.from_list([[0.0], [1.0]]))
+    with pytest.raises(ValueError, match="not negative"):
+        law.predict(Ragged.from_list([[1e-4, -1e-4]]))
+    with pytest.raises(ValueError, match="finite"):
+        law.predict(Ragged.from_list([[1e-4, np.nan]]))
+    with pytest.raises(ValueError, match="positive"):
+        MultiPowerLaw(3.0, -1.0, 0.5, 1.0, 1.0, 0.5, 0.5).predict(lr)
+    with pytest.raises(ValueError, match="out of range"):
+        MultiPowerLaw(3.0, 1.0, 5.0, 1.0, 1.0, 0.5, 0.5).predict(lr)
+    lr, steps, loss = synthetic(0.001)
+    with pytest.raises(ValueError, match="delta"):
+        fit_multi_power_law(lr, steps, loss, delta=-1.0)
+    with pytest.raises(ValueError, match="same curves"):
+        fit_multi_power_law(lr, steps, Ragged.from_list([[3.0]] * 4))
+    with pytest.raises(ValueError, match="starts must"):
+        fit_multi_power_law(lr, steps, loss, starts=np.ones(6))
+
+
+def test_same_bits_for_any_threads() -> None:
+    lr, steps, loss = synthetic(0.002)
+    law = PUBLISHED[100]
+    starts = np.array([astuple(PUBLISHED[25]), astuple(law), (2.9, 0.6, 0.4, 300, 2, 0.5, 0.5)])
+    first = law.predict(lr, threads=1)
+    fit = fit_multi_power_law(lr, steps, loss, starts=starts, threads=1)
+    for threads in (2, 7):
+        assert law.predict(lr, threads=threads).values.tobytes() == first.values.tobytes()
+        again = fit_multi_power_law(lr, steps, loss, starts=starts, threads=threads)
+        assert again.law == fit.law
+        assert again.objective == fit.objective
