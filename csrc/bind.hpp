@@ -7,6 +7,7 @@ namespace planner {
 
 void bind_build(pybind11::module_& m);    // compiler, SIMD levels, threads, status codes
 void bind_ragged(pybind11::module_& m);   // reductions over ragged curves
+void bind_smooth(pybind11::module_& m);   // smoothing, resampling, normalizing
 void bind_testing(pybind11::module_& m);  // _testing: hooks for the tests
 
 }  // namespace planner

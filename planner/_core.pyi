@@ -68,3 +68,58 @@ def ragged_mean(
     Returns:
         ``(mean, n_finite, status)``, each of shape ``(curves,)``.
     """
+
+def smooth(
+    values: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    width: NDArray[np.float64],
+    kind: int,
+    *,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int32]]:
+    """Moving or exponential average at every point (:func:`planner.kernel.smoothing.smooth`).
+
+    Args:
+        values: C-contiguous float64, shape ``(points,)``.
+        offsets: C-contiguous int64, shape ``(curves + 1,)``.
+        width: Points in a window, or the weight of a new point; shape ``(curves,)``.
+        kind: 0 centred moving average, 1 trailing, 2 exponential.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(smoothed, n_finite, status)``, of shapes ``(points,)``, ``(curves,)``, ``(curves,)``.
+    """
+
+def resample(
+    values: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    width: NDArray[np.float64],
+    kind: int,
+    grid: NDArray[np.float64],
+    *,
+    positions: NDArray[np.float64] | None = None,
+    totals: NDArray[np.float64] | None = None,
+    divisors: NDArray[np.float64] | None = None,
+    normalize: bool = False,
+    offset: float = 0.0,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int32]]:
+    """Smooth, resample, normalize (:func:`planner.kernel.smoothing.resample`).
+
+    Args:
+        values: C-contiguous float64, shape ``(points,)``.
+        offsets: C-contiguous int64, shape ``(curves + 1,)``.
+        width: As in :func:`smooth`.
+        kind: As in :func:`smooth`.
+        grid: t/T, not decreasing, shape ``(grid points,)``.
+        positions: t/T of each value, increasing in each curve, shape ``(points,)``.
+        totals: Points in each whole run, shape ``(curves,)``.
+        divisors: Shape ``(curves,)``; None: the last smoothed value.
+        normalize: Whether to divide.
+        offset: Subtracted from values and divisor.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(resampled, divisor, n_finite, status)``; ``resampled`` of shape
+        ``(curves, grid points)``, the others ``(curves,)``.
+    """

@@ -5,11 +5,13 @@
 
 #include "math.hpp"
 #include "ragged.hpp"
+#include "smooth.hpp"
 
 // X(type of the table, name of the table); the name is also that of kernels/<name>.cpp.
 #define PLANNER_WORKLOADS(X) \
   X(MathKernels, math)       \
-  X(RaggedKernels, ragged)
+  X(RaggedKernels, ragged)   \
+  X(SmoothKernels, smooth)
 
 // X(level), best first. CMake defines PLANNER_HAVE_X86_LEVELS when it builds all three.
 #if defined(PLANNER_HAVE_X86_LEVELS)
