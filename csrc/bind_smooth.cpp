@@ -65,8 +65,8 @@ py::tuple smooth_curves(const py::array& values, const py::array& offsets, const
   return py::make_tuple(std::move(smoothed), std::move(n_finite), std::move(status));
 }
 
-py::tuple resample_curves(const py::array& values, const py::array& offsets,
-                          const py::array& width, int kind, const py::array& grid,
+py::tuple resample_curves(const py::array& values, const py::array& offsets, const py::array& width,
+                          int kind, const py::array& grid,
                           const std::optional<py::array>& positions,
                           const std::optional<py::array>& totals,
                           const std::optional<py::array>& divisors, bool normalize, double offset,

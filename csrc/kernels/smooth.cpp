@@ -71,8 +71,7 @@ PLANNER_INLINE Vec gather(const double* from, const Vec& index) {
 #if defined(__AVX512F__)
   r.part[0] = _mm512_i64gather_pd(reinterpret_cast<__m512i>(at.part[0]), from, 8);
 #elif defined(__AVX2__)
-  PLANNER_EACH(r.part[p] =
-                   _mm256_i64gather_pd(from, reinterpret_cast<__m256i>(at.part[p]), 8);)
+  PLANNER_EACH(r.part[p] = _mm256_i64gather_pd(from, reinterpret_cast<__m256i>(at.part[p]), 8);)
 #else
   PLANNER_EACH(for (int i = 0; i < kWidth; ++i) r.part[p][i] = from[at.part[p][i]];)
 #endif
@@ -115,10 +114,10 @@ struct Curve {
   // Moving average over i - left .. i + right.
   double left;
   double right;
-  double shift;    // taken off the values before they are summed: it keeps the sums small
-  double* sums;    // [i] of the points of the block before i, for i from 0 to points
-  double* counts;  // the same for usable points, over all blocks; filled where some are missing
-  double* high;    // [block] the sum before it, in two parts
+  double shift;     // taken off the values before they are summed: it keeps the sums small
+  double* sums;     // [i] of the points of the block before i, for i from 0 to points
+  double* missing;  // [i] missing points before i, over all blocks; filled where there are some
+  double* high;     // [block] the sum before it, in two parts
   double* low;
   // Otherwise the smoothed values themselves.
   bool direct;
@@ -177,20 +176,24 @@ void sum_up(Curve& curve) noexcept {
   for (const std::int64_t each : lane) curve.n_finite += each;
 }
 
-// Whether index i starts a block: its sums are those from there on.
-void count_up(const Curve& curve) noexcept {
+void count_missing(const Curve& curve) noexcept {
   const Scan steps;
   Vec carry = vec(0.0);
-  curve.counts[0] = 0.0;
+  curve.missing[0] = 0.0;
   std::int64_t i = 0;
   for (; i + kLanes <= curve.points; i += kLanes) {
-    const Vec s = scan(steps, keep(vec(1.0), usable(load(curve.at + i))));
-    store(curve.counts + i + 1, s + carry);
+    const Bits mask = usable(load(curve.at + i));
+    if (every(mask)) {
+      store(curve.missing + i + 1, carry);
+      continue;
+    }
+    const Vec s = scan(steps, keep(vec(1.0), ~mask));
+    store(curve.missing + i + 1, s + carry);
     carry = carry + spread<7>(s);
   }
   if (i < curve.points) {
     const Vec x = load_tail(curve.at + i, curve.points - i, kNan);
-    store_tail(curve.counts + i + 1, scan(steps, keep(vec(1.0), usable(x))) + carry,
+    store_tail(curve.missing + i + 1, scan(steps, keep(vec(1.0), ~usable(x))) + carry,
                curve.points - i);
   }
 }
@@ -286,8 +289,8 @@ PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* 
   const auto n = static_cast<double>(curve.points);
   const std::int64_t blocks = padded(curve.points / kBlock + 1);
   curve.sums = memory;
-  curve.counts = curve.sums + padded(curve.points + 1);
-  curve.high = curve.counts + padded(curve.points + 1);
+  curve.missing = curve.sums + padded(curve.points + 1);
+  curve.high = curve.missing + padded(curve.points + 1);
   curve.low = curve.high + blocks;
   curve.smoothed = smoothed != nullptr ? smoothed : curve.sums;
 
@@ -310,7 +313,7 @@ PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* 
   curve.right = static_cast<double>(centred ? (window - 1) / 2 : 0);
   curve.shift = typical(curve.at, curve.points);
   sum_up(curve);
-  if (curve.n_finite < curve.points) count_up(curve);
+  if (curve.n_finite < curve.points) count_missing(curve);
   return curve;
 }
 
@@ -337,7 +340,7 @@ PLANNER_INLINE Vec average_at(const Curve& curve, const Vec& i) {
                  (gather(curve.low, to) - gather(curve.low, from)));
   }
   if (kLook == Look::kPlain || curve.n_finite == curve.points) return curve.shift + sum / (b - a);
-  const Vec n = gather(curve.counts, b) - gather(curve.counts, a);
+  const Vec n = (b - a) - (gather(curve.missing, b) - gather(curve.missing, a));
   return select(n > 0.0, curve.shift + sum / n, kNan);
 }
 
@@ -373,15 +376,16 @@ void smooth_all(const Curve& curve, double* to) noexcept {
       if (kLook == Look::kPlain || curve.n_finite == curve.points) {
         store(to + i, curve.shift + sum / static_cast<double>(b - a));
       } else {
-        const Vec n = load(curve.counts + b) - load(curve.counts + a);
+        const Vec n =
+            static_cast<double>(b - a) - (load(curve.missing + b) - load(curve.missing + a));
         store(to + i, select(n > 0.0, curve.shift + sum / n, kNan));
       }
       i += kLanes;
       continue;
     }
     const std::int64_t left_over = curve.points - i;
-    const Vec at = min(load(kIota) + static_cast<double>(i),
-                       vec(static_cast<double>(curve.points - 1)));
+    const Vec at =
+        min(load(kIota) + static_cast<double>(i), vec(static_cast<double>(curve.points - 1)));
     const Vec s = average_at<kLook>(curve, at);
     if (left_over >= kLanes) {
       store(to + i, s);
@@ -436,14 +440,14 @@ PLANNER_INLINE void locate_evenly(const double* grid, std::int64_t n, std::int64
   const Vec last = vec(static_cast<double>(points - 1));
   const Vec end = last + 1e-9 * total;  // rounding of grid * total does not count
   for (std::int64_t k = 0; k < n; k += kLanes) {
-    const Vec g = k + kLanes <= n ? load(grid + k) : load_tail(grid + k, n - k, 0.0);
+    const Vec g = k + kLanes <= n ? load(grid + k) : load_tail(grid + k, n - k, grid[n - 1]);
     const Vec x = g * total - 1.0;
     const Vec inside = min(max(x, vec(0.0)), last);
     const Vec nearest = (inside + kTwo52) - kTwo52;
     const Vec floor = select(nearest > inside, nearest - 1.0, nearest);
     // The comparison is false for NaN.
     store(part + k, select(x <= end, inside - floor, kNan));
-    store(index + k, select(x <= end, floor, 0.0 * last));
+    store(index + k, select(x <= end, floor, last));
   }
 }
 
@@ -462,21 +466,70 @@ PLANNER_INLINE void locate(const double* grid, std::int64_t n, const double* pos
       part[k] = g <= positions[i] + slack ? 0.0 : kNan;
     }
   }
-  for (std::int64_t k = n; k % kLanes != 0; ++k) index[k] = part[k] = 0.0;
+  for (std::int64_t k = n; k % kLanes != 0; ++k) {
+    index[k] = index[n - 1];
+    part[k] = 0.0;
+  }
 }
 
-template <class Value>
+// Whether the windows of indices first to last + 1 are all of full width, with no point missing.
+PLANNER_INLINE bool all_full(const Curve& curve, double first, double last) {
+  const auto n = static_cast<double>(curve.points);
+  if (curve.direct || curve.points >= kBlock || !(first >= curve.left) ||
+      !(last + (curve.right + 2.0) <= n)) {
+    return false;
+  }
+  if (curve.n_finite == curve.points) return true;
+  const auto from = static_cast<std::int64_t>(first - curve.left);
+  const auto to = static_cast<std::int64_t>(last + (curve.right + 2.0));
+  return curve.missing[to] == curve.missing[from];
+}
+
+// The points of the next curve, fetched a little at a time while this one's grid is computed.
+struct Ahead {
+  const char* at;
+  std::int64_t left;  // bytes
+  std::int64_t step;
+};
+
+PLANNER_INLINE Ahead ahead_of(const double* from, std::int64_t points, std::int64_t grid_points) {
+  const std::int64_t bytes = points < 65536 ? points * 8 : 65536 * 8;
+  const std::int64_t groups = (grid_points + kLanes - 1) / kLanes;
+  return {reinterpret_cast<const char*>(from), bytes,
+          (bytes / (groups > 0 ? groups : 1) + 64) / 64 * 64};
+}
+
+PLANNER_INLINE void fetch(Ahead& ahead) {
+  const std::int64_t bytes = ahead.left < ahead.step ? ahead.left : ahead.step;
+  for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead.at + i, 0, 2);
+  ahead.at += bytes;
+  ahead.left -= bytes;
+}
+
+template <Look kLook, class Value>
 PLANNER_INLINE void look_up(const Curve& curve, std::int64_t n, const double* index,
-                            const double* part, double offset, double scale, double* to,
-                            Value value) {
+                            const double* part, double offset, double scale, Ahead ahead,
+                            double* to, Value value) {
   const Vec last = vec(static_cast<double>(curve.points - 1));
+  const double per_point = 1.0 / (curve.left + curve.right + 1.0);
+  const double by = 1.0 / scale;
   for (std::int64_t k = 0; k < n; k += kLanes) {
+    fetch(ahead);
     const Vec i = load(index + k);
     const Vec f = load(part + k);
-    const Vec s0 = value(i);
-    const Vec s1 = value(min(i + 1.0, last));
-    const Vec s = select(f == 0.0, s0, s0 + (s1 - s0) * f);
-    const Vec y = (s - offset) / scale;
+    Vec s;
+    if (kLook != Look::kLong && all_full(curve, index[k], index[k + kLanes - 1])) {
+      const Vec a = i - curve.left;
+      const Vec b = i + (curve.right + 1.0);
+      const Vec sum0 = gather(curve.sums, b) - gather(curve.sums, a);
+      const Vec sum1 = gather(curve.sums + 1, b) - gather(curve.sums + 1, a);
+      s = curve.shift + (sum0 + (sum1 - sum0) * f) * per_point;
+    } else {
+      const Vec s0 = value(i);
+      const Vec s1 = value(min(i + 1.0, last));
+      s = select(f == 0.0, s0, s0 + (s1 - s0) * f);
+    }
+    const Vec y = (s - offset) * by;
     if (k + kLanes <= n) {
       store(to + k, y);
     } else {
@@ -526,23 +579,25 @@ void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
       }
     }
     const double scale = divisor - offset;
+    const std::int64_t more = at + 1 < end ? args.in.offsets[at + 2] - args.in.offsets[at + 1] : 0;
+    const Ahead ahead = ahead_of(args.in.values + args.in.offsets[at + 1], more, n);
     if (curve.direct) {
-      look_up(curve, n, index, part, offset, scale, to,
-              [&](const Vec& i) { return gather(curve.smoothed, i); });
+      look_up<Look::kPlain>(curve, n, index, part, offset, scale, ahead, to,
+                            [&](const Vec& i) { return gather(curve.smoothed, i); });
       continue;
     }
     switch (look_of(curve)) {
       case Look::kPlain:
-        look_up(curve, n, index, part, offset, scale, to,
-                [&](const Vec& i) { return average_at<Look::kPlain>(curve, i); });
+        look_up<Look::kPlain>(curve, n, index, part, offset, scale, ahead, to,
+                              [&](const Vec& i) { return average_at<Look::kPlain>(curve, i); });
         break;
       case Look::kGaps:
-        look_up(curve, n, index, part, offset, scale, to,
-                [&](const Vec& i) { return average_at<Look::kGaps>(curve, i); });
+        look_up<Look::kGaps>(curve, n, index, part, offset, scale, ahead, to,
+                             [&](const Vec& i) { return average_at<Look::kGaps>(curve, i); });
         break;
       case Look::kLong:
-        look_up(curve, n, index, part, offset, scale, to,
-                [&](const Vec& i) { return average_at<Look::kLong>(curve, i); });
+        look_up<Look::kLong>(curve, n, index, part, offset, scale, ahead, to,
+                             [&](const Vec& i) { return average_at<Look::kLong>(curve, i); });
         break;
     }
   }
