@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 
-# Before NumPy and others are imported: one thread each, so that no idle thread spins.
+# Set before NumPy and others are imported: one thread each, so that no idle thread spins.
 for _name in ("OMP", "OPENBLAS", "MKL", "NUMEXPR", "NUMBA", "POLARS_MAX"):
     os.environ.setdefault(
         f"{_name}_NUM_THREADS" if _name != "POLARS_MAX" else f"{_name}_THREADS", "1"
@@ -37,7 +37,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from case import OURS, Case, peers  # noqa: E402
+from case import OURS, Case, peers
 
 WORKLOADS = sorted(path.stem for path in HERE.glob("w[0-9]*.py"))
 

@@ -140,7 +140,26 @@ PLANNER_INLINE double typical(const double* at, std::int64_t points) {
   return largest_of(smallest_of(a, b), smallest_of(largest_of(a, b), c));
 }
 
-void sum_up(Curve& curve) noexcept {
+// The points of the next curve, fetched a little at a time while this one is computed: half of them
+// during the pass over its points, the rest on the grid.
+struct Ahead {
+  const char* at;
+  std::int64_t left;  // bytes
+};
+
+PLANNER_INLINE Ahead ahead_of(const double* from, std::int64_t points) {
+  return {reinterpret_cast<const char*>(from), points < 65536 ? points * 8 : 65536 * 8};
+}
+
+PLANNER_INLINE void fetch(Ahead& ahead, std::int64_t lines) {
+  for (; lines > 0 && ahead.left > 0; --lines) {
+    __builtin_prefetch(ahead.at, 0, 2);
+    ahead.at += 64;
+    ahead.left -= 64;
+  }
+}
+
+void sum_up(Curve& curve, Ahead& ahead) noexcept {
   const Scan steps;
   Bits counts = {};
   double high = 0.0;
@@ -161,6 +180,7 @@ void sum_up(Curve& curve) noexcept {
       const Vec s = scan(steps, keep(x - shift, mask));
       store(curve.sums + i + 1, s + carry);
       carry = carry + spread<7>(s);
+      if ((i & kLanes) == 0) fetch(ahead, 1);
     }
     if (i < end) {
       const Vec x = load_tail(curve.at + i, end - i, kNan);
@@ -199,7 +219,7 @@ void count_missing(const Curve& curve) noexcept {
 }
 
 // e' = b e + a x over eight points at once, where all are usable.
-void decay(Curve& curve, double a) noexcept {
+void decay(Curve& curve, double a, Ahead& ahead) noexcept {
   const double b = 1.0 - a;
   const double b2 = b * b;
   const double b3 = b2 * b;
@@ -235,6 +255,7 @@ void decay(Curve& curve, double a) noexcept {
         state = spread<7>(s) + by_eight * state;
         curve.n_finite += kLanes;
         i += kLanes;
+        if ((i & kLanes) == 0) fetch(ahead, 1);
         continue;
       }
     }
@@ -281,7 +302,7 @@ std::int64_t scratch(std::int64_t longest, std::int64_t grid_points) noexcept {
 
 // The pass over curve `index`. `smoothed` takes the values of a direct one.
 PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* memory,
-                             double* smoothed) {
+                             double* smoothed, Ahead& ahead) {
   Curve curve = {};
   curve.at = in.values + in.offsets[index];
   curve.points = in.offsets[index + 1] - in.offsets[index];
@@ -296,7 +317,7 @@ PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* 
 
   if (in.kind == Smoothing::kExponential) {
     curve.direct = true;
-    decay(curve, width > 0.0 && width < 1.0 ? width : 1.0);
+    decay(curve, width > 0.0 && width < 1.0 ? width : 1.0, ahead);
     return curve;
   }
   // Wider than twice the curve is all of it; less than 2, or NaN, is the point itself.
@@ -312,7 +333,7 @@ PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* 
   curve.left = static_cast<double>(centred ? window / 2 : window - 1);
   curve.right = static_cast<double>(centred ? (window - 1) / 2 : 0);
   curve.shift = typical(curve.at, curve.points);
-  sum_up(curve);
+  sum_up(curve, ahead);
   if (curve.n_finite < curve.points) count_missing(curve);
   return curve;
 }
@@ -410,7 +431,8 @@ void smooth_curves(const SmoothCurves& args, std::int64_t begin, std::int64_t en
                    double* memory) noexcept {
   for (std::int64_t index = begin; index < end; ++index) {
     double* const to = args.smoothed + args.in.offsets[index];
-    const Curve curve = prepare(args.in, index, memory, to);
+    Ahead ahead = {};
+    const Curve curve = prepare(args.in, index, memory, to, ahead);
     const Status status = status_of(curve);
     args.n_finite[index] = curve.n_finite;
     args.status[index] = static_cast<std::int32_t>(status);
@@ -473,6 +495,7 @@ PLANNER_INLINE void locate(const double* grid, std::int64_t n, const double* pos
 }
 
 // Whether the windows of indices first to last + 1 are all of full width, with no point missing.
+// Indices in between lie between them: a grid that decreases is sent another way.
 PLANNER_INLINE bool all_full(const Curve& curve, double first, double last) {
   const auto n = static_cast<double>(curve.points);
   if (curve.direct || curve.points >= kBlock || !(first >= curve.left) ||
@@ -485,40 +508,20 @@ PLANNER_INLINE bool all_full(const Curve& curve, double first, double last) {
   return curve.missing[to] == curve.missing[from];
 }
 
-// The points of the next curve, fetched a little at a time while this one's grid is computed.
-struct Ahead {
-  const char* at;
-  std::int64_t left;  // bytes
-  std::int64_t step;
-};
-
-PLANNER_INLINE Ahead ahead_of(const double* from, std::int64_t points, std::int64_t grid_points) {
-  const std::int64_t bytes = points < 65536 ? points * 8 : 65536 * 8;
-  const std::int64_t groups = (grid_points + kLanes - 1) / kLanes;
-  return {reinterpret_cast<const char*>(from), bytes,
-          (bytes / (groups > 0 ? groups : 1) + 64) / 64 * 64};
-}
-
-PLANNER_INLINE void fetch(Ahead& ahead) {
-  const std::int64_t bytes = ahead.left < ahead.step ? ahead.left : ahead.step;
-  for (std::int64_t i = 0; i < bytes; i += 64) __builtin_prefetch(ahead.at + i, 0, 2);
-  ahead.at += bytes;
-  ahead.left -= bytes;
-}
-
 template <Look kLook, class Value>
 PLANNER_INLINE void look_up(const Curve& curve, std::int64_t n, const double* index,
-                            const double* part, double offset, double scale, Ahead ahead,
-                            double* to, Value value) {
+                            const double* part, bool rises, double offset, double scale,
+                            Ahead ahead, double* to, Value value) {
   const Vec last = vec(static_cast<double>(curve.points - 1));
   const double per_point = 1.0 / (curve.left + curve.right + 1.0);
   const double by = 1.0 / scale;
+  const std::int64_t lines = n > 0 ? ahead.left / 64 * kLanes / n + 1 : 0;
   for (std::int64_t k = 0; k < n; k += kLanes) {
-    fetch(ahead);
+    fetch(ahead, lines);
     const Vec i = load(index + k);
     const Vec f = load(part + k);
     Vec s;
-    if (kLook != Look::kLong && all_full(curve, index[k], index[k + kLanes - 1])) {
+    if (kLook != Look::kLong && rises && all_full(curve, index[k], index[k + kLanes - 1])) {
       const Vec a = i - curve.left;
       const Vec b = i + (curve.right + 1.0);
       const Vec sum0 = gather(curve.sums, b) - gather(curve.sums, a);
@@ -543,12 +546,16 @@ void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
   const std::int64_t n = args.grid_points;
   double* const index = memory;
   double* const part = index + padded(n);
+  bool rises = true;
+  for (std::int64_t k = 1; k < n; ++k) rises &= args.grid[k - 1] <= args.grid[k];
   const double* located = nullptr;  // where index and part are those of an even curve: its totals
   std::int64_t located_points = 0;
   double located_total = 0.0;
   for (std::int64_t at = begin; at < end; ++at) {
     double* const to = args.resampled + at * n;
-    const Curve curve = prepare(args.in, at, part + padded(n), nullptr);
+    const std::int64_t* const next = args.in.offsets + at + 1;
+    Ahead ahead = ahead_of(args.in.values + next[0], at + 1 < end ? next[1] - next[0] : 0);
+    const Curve curve = prepare(args.in, at, part + padded(n), nullptr, ahead);
     Status status = status_of(curve);
     double offset = 0.0;
     double divisor = 1.0;
@@ -556,7 +563,8 @@ void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
       offset = args.offset;
       divisor = args.divisors != nullptr ? args.divisors[at] : last_of(curve);
       const double scale = divisor - offset;
-      if (!is_usable(divisor) || !is_usable(scale) || scale == 0.0) status = Status::kNonFinite;
+      if (!is_usable(divisor) || !is_usable(scale) || !is_usable(1.0 / scale))
+        status = Status::kNonFinite;
     }
     args.n_finite[at] = curve.n_finite;
     args.status[at] = static_cast<std::int32_t>(status);
@@ -572,31 +580,29 @@ void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
       const double total =
           args.totals != nullptr ? args.totals[at] : static_cast<double>(curve.points);
       if (located == nullptr || located_points != curve.points || located_total != total) {
-        locate_evenly(args.grid, n, curve.points, total, index, part);
+        locate_evenly(args.grid, n, curve.points, total > 0.0 ? total : kNan, index, part);
         located = index;
         located_points = curve.points;
         located_total = total;
       }
     }
     const double scale = divisor - offset;
-    const std::int64_t more = at + 1 < end ? args.in.offsets[at + 2] - args.in.offsets[at + 1] : 0;
-    const Ahead ahead = ahead_of(args.in.values + args.in.offsets[at + 1], more, n);
     if (curve.direct) {
-      look_up<Look::kPlain>(curve, n, index, part, offset, scale, ahead, to,
+      look_up<Look::kPlain>(curve, n, index, part, rises, offset, scale, ahead, to,
                             [&](const Vec& i) { return gather(curve.smoothed, i); });
       continue;
     }
     switch (look_of(curve)) {
       case Look::kPlain:
-        look_up<Look::kPlain>(curve, n, index, part, offset, scale, ahead, to,
+        look_up<Look::kPlain>(curve, n, index, part, rises, offset, scale, ahead, to,
                               [&](const Vec& i) { return average_at<Look::kPlain>(curve, i); });
         break;
       case Look::kGaps:
-        look_up<Look::kGaps>(curve, n, index, part, offset, scale, ahead, to,
+        look_up<Look::kGaps>(curve, n, index, part, rises, offset, scale, ahead, to,
                              [&](const Vec& i) { return average_at<Look::kGaps>(curve, i); });
         break;
       case Look::kLong:
-        look_up<Look::kLong>(curve, n, index, part, offset, scale, ahead, to,
+        look_up<Look::kLong>(curve, n, index, part, rises, offset, scale, ahead, to,
                              [&](const Vec& i) { return average_at<Look::kLong>(curve, i); });
         break;
     }

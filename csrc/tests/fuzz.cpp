@@ -48,8 +48,55 @@ void math(const Kernels& kernels, const Input& input) {
   m.pow(input.values.data(), input.values.data(), y.data(), n);
 }
 
+// Options: kind, window, grid, and what is given. Grid, positions and totals are any doubles.
+void smooth(const Kernels& kernels, const Input& input) {
+  const auto n = static_cast<std::size_t>(input.curves());
+  std::int64_t longest = 0;
+  for (std::size_t i = 0; i < n; ++i) {
+    longest = std::max(longest, input.offsets[i + 1] - input.offsets[i]);
+  }
+  const std::uint8_t* const options = input.options.data();
+  const auto kind = static_cast<Smoothing>(options[0] % 3);
+  const double width = kind == Smoothing::kExponential ? (options[1] + 1) / 256.0 : options[1];
+  std::vector<double> widths(n, width);
+  if (options[2] % 4 == 0) std::fill(widths.begin(), widths.end(), width * 1e17);
+  for (std::size_t i = 0; options[2] % 4 == 1 && i < n; ++i)
+    widths[i] = input.values.empty() ? 0.0 : input.values[i % input.values.size()];
+  std::vector<double> grid(options[3] % 100);
+  for (std::size_t k = 0; k < grid.size(); ++k) {
+    grid[k] = options[4] % 4 == 0 && k < input.values.size() ? input.values[k]
+                                                             : static_cast<double>(k) * 0.0125;
+  }
+  std::vector<double> given(n, options[5] * 8.0);
+  for (std::size_t i = 0; options[5] % 4 == 0 && i < n; ++i)
+    given[i] = input.values.empty() ? 0.0 : input.values[i % input.values.size()];
+  std::vector<double> smoothed(input.values.size());
+  std::vector<double> resampled(n * grid.size());
+  std::vector<double> divisor(n);
+  std::vector<std::int64_t> n_finite(n);
+  std::vector<std::int32_t> status(n, -1);
+  const SmoothInput in = {input.values.data(), input.offsets.data(), widths.data(), kind};
+  const auto points = static_cast<std::int64_t>(grid.size());
+  std::vector<double> scratch(static_cast<std::size_t>(kernels.smooth->scratch(longest, points)));
+  kernels.smooth->smooth({in, smoothed.data(), n_finite.data(), status.data()}, 0, input.curves(),
+                         scratch.data());
+  for (const std::int32_t each : status) known_status(each);
+  const bool placed = options[6] % 3 == 0;
+  kernels.smooth->resample(
+      {in, grid.data(), points, placed ? input.values.data() : nullptr,
+       !placed && options[6] % 2 == 0 ? given.data() : nullptr,
+       options[7] % 3 == 0 ? given.data() : nullptr, options[7] % 2 == 0, options[7] * 0.25,
+       resampled.data(), divisor.data(), n_finite.data(), status.data()},
+      0, input.curves(), scratch.data());
+  for (const std::int32_t each : status) known_status(each);
+}
+
 // One line per kernel.
-constexpr void (*kTargets[])(const Kernels&, const Input&) = {ragged_mean, math};
+constexpr void (*kTargets[])(const Kernels&, const Input&) = {
+    ragged_mean,
+    math,
+    smooth,
+};
 
 }  // namespace
 
