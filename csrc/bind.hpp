@@ -5,9 +5,10 @@
 
 namespace planner {
 
-void bind_build(pybind11::module_& m);    // compiler, SIMD levels, threads, status codes
-void bind_ragged(pybind11::module_& m);   // reductions over ragged curves
-void bind_smooth(pybind11::module_& m);   // smoothing, resampling, normalizing
-void bind_testing(pybind11::module_& m);  // _testing: hooks for the tests
+void bind_build(pybind11::module_& m);     // compiler, SIMD levels, threads, status codes
+void bind_ragged(pybind11::module_& m);    // reductions over ragged curves
+void bind_residual(pybind11::module_& m);  // scoring runs against their reference
+void bind_smooth(pybind11::module_& m);    // smoothing, resampling, normalizing
+void bind_testing(pybind11::module_& m);   // _testing: hooks for the tests
 
 }  // namespace planner

@@ -8,6 +8,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.doc() = "The compiled kernel: arrays in, arrays and status codes out.";
   planner::bind_build(m);
   planner::bind_ragged(m);
+  planner::bind_residual(m);
   planner::bind_smooth(m);
   planner::bind_testing(m);
 }

@@ -123,3 +123,58 @@ def resample(
         ``(resampled, divisor, n_finite, status)``; ``resampled`` of shape
         ``(curves, grid points)``, the others ``(curves,)``.
     """
+
+def score_residuals(
+    values: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    reference: NDArray[np.float64],
+    *,
+    window_z: float,
+    cusum_slack: float,
+    cusum_limit: float,
+    ph_slack: float,
+    ph_limit: float,
+    clip: float,
+    least_noise: float,
+    residual: bool = False,
+    z: bool = False,
+    threads: int | None = None,
+) -> tuple[
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.float64] | None,
+    NDArray[np.float64] | None,
+]:
+    """Score runs against a reference (:func:`planner.kernel.residuals.score`, which explains).
+
+    Args:
+        values: C-contiguous float64, shape ``(points,)``.
+        offsets: C-contiguous int64, shape ``(runs + 1,)``.
+        reference: Shape ``(points,)``, beside the values.
+        window_z: Limit of a spike.
+        cusum_slack: k.
+        cusum_limit: h.
+        ph_slack: delta of Page-Hinkley.
+        ph_limit: lambda of Page-Hinkley.
+        clip: How far a residual counts at most.
+        least_noise: Units of the values.
+        residual: Whether to return the residuals.
+        z: Whether to return the rolling z.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(level, noise, slope, lowest, highest, n_finite, spikes, first_spike, cusum_up,
+        cusum_down, page_hinkley, deviates, status)``, each ``(runs,)``, then the residuals and the
+        rolling z, ``(points,)`` each, or None.
+    """

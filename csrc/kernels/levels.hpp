@@ -5,12 +5,14 @@
 
 #include "math.hpp"
 #include "ragged.hpp"
+#include "residual.hpp"
 #include "smooth.hpp"
 
 // X(type of the table, name of the table); the name is also that of kernels/<name>.cpp.
-#define PLANNER_WORKLOADS(X) \
-  X(MathKernels, math)       \
-  X(RaggedKernels, ragged)   \
+#define PLANNER_WORKLOADS(X)   \
+  X(MathKernels, math)         \
+  X(RaggedKernels, ragged)     \
+  X(ResidualKernels, residual) \
   X(SmoothKernels, smooth)
 
 // X(level), best first. CMake defines PLANNER_HAVE_X86_LEVELS when it builds all three.

@@ -6,6 +6,7 @@ Typed wrappers over the compiled ``planner._core``; they know nothing of files, 
 - :class:`Status`: what became of each curve. A bad curve gets a status and NaNs, never an
   exception; an exception means that the call itself was wrong.
 - ``planner.kernel.reductions``: means.
+- ``planner.kernel.residuals``: runs against their reference: noise, spikes, alarms, drift.
 - ``planner.kernel.smoothing``: moving and exponential averages, resampling, normalizing.
 
 Every batch function takes ``threads``: None uses all CPUs this process may use. The result has
