@@ -103,6 +103,10 @@ struct State {
   Vec count;  // in the window: usable points, their sum and sum of squares
   Vec sum;
   Vec squares;
+  Vec others;  // what follows from the count: count - 1, and so on
+  Vec least_var;
+  Vec limit;
+  Bits enough;
   Vec up;  // CUSUM, and the last step at which it was 0
   Vec down;
   Vec up_from;
@@ -111,11 +115,10 @@ struct State {
   Vec n;
   Vec walk;
   Vec lowest_walk;
-  Vec si;  // the drift
-  Vec sii;
-  Vec su;
+  Vec su;  // the drift
   Vec siu;
-  Vec after;
+  Vec si_gone;
+  Vec sii_gone;
   Vec lowest;
   Vec highest;
   // A limit becomes infinite when it has been passed: what follows is not news.
@@ -173,6 +176,90 @@ __attribute__((noinline)) void note(State& state, Found& found, unsigned spikes,
   state.ph_limit = load(ph_limit);
 }
 
+struct Fixed {
+  Vec level;
+  Vec inverse;
+  Vec start;
+  Vec end;
+  ResidualRules rules;
+  double zz;
+};
+
+// One step. kFull: no lane misses anything; the same results, without masks.
+template <bool kFull, bool kArrays>
+PLANNER_INLINE Vec step_once(State& s, Found& found, const Fixed& fixed, const Vec& r, const Vec& t,
+                             Vec& slot, std::int64_t step) {
+  const ResidualRules& rules = fixed.rules;
+  const Vec zero = vec(0.0);
+  const Vec one = vec(1.0);
+  const Vec scaled = (r - fixed.level) * fixed.inverse;
+  const Vec clipped = max(min(scaled, vec(rules.clip)), vec(-rules.clip));
+  // Not usable, or not calibrated: NaN, and so no part of anything.
+  const Bits good = kFull ? bits(-1) : usable(r) & (scaled == scaled);
+  const Bits live = kFull ? bits(-1) : good & (t >= fixed.start);
+  const Vec u = kFull ? clipped : keep(clipped, good);
+
+  // Spikes: far from the mean of the window. With its sums, num is n times the distance and var is
+  // n (n - 1) times the variance.
+  const Vec num = s.count * scaled - s.sum;
+  const Vec var = max(s.count * s.squares - s.sum * s.sum, s.least_var);
+  const Bits far = num * num * s.others > s.limit * var;
+  const Bits judged = s.enough & good;
+  const Bits spike = kFull ? far & s.enough : far & judged;
+  Vec z = zero;
+  if constexpr (kArrays) z = select(judged, num * sqrt(s.others / (s.count * var)), kNan);
+  if constexpr (kFull) {
+    s.sum = (s.sum + u) - slot;
+    s.squares = (s.squares + u * u) - slot * slot;
+    slot = u;
+  } else {
+    const Bits leaving = slot == slot;
+    const Vec old = keep(slot, leaving);
+    slot = select(good, u, kNan);
+    s.sum = (s.sum + u) - old;
+    s.squares = (s.squares + u * u) - old * old;
+    s.count = (s.count + keep(one, good)) - keep(one, leaving);
+    s.others = s.count - 1.0;
+    s.least_var = kLeastVariance * (s.count * s.others);
+    s.limit = fixed.zz * s.count;
+    s.enough = s.count >= kFewest;
+  }
+
+  // After the calibration.
+  const Vec up = max(s.up + (u - rules.cusum_slack), zero);
+  const Vec down = max(s.down - (u + rules.cusum_slack), zero);
+  s.up = kFull ? up : select(live, up, s.up);
+  s.down = kFull ? down : select(live, down, s.down);
+  s.up_from = select(s.up > 0.0, s.up_from, t);
+  s.down_from = select(s.down > 0.0, s.down_from, t);
+  s.total += u;
+  s.n += kFull ? one : keep(one, good);
+  const Vec further = u - s.total / s.n - rules.ph_slack;
+  s.walk += kFull ? further : keep(further, live);
+  s.lowest_walk = min(s.lowest_walk, s.walk);
+
+  const Vec i = t - fixed.start;
+  s.su += kFull ? u : keep(u, live);
+  s.siu += kFull ? i * u : keep(i * u, live);
+  if constexpr (!kFull) {  // what a sum over all points has too much
+    const Vec gone = keep(i, ~live & (t >= fixed.start) & (t < fixed.end));
+    s.si_gone += gone;
+    s.sii_gone += gone * gone;
+  }
+  const Vec lowest = min(s.lowest, r);
+  const Vec highest = max(s.highest, r);
+  s.lowest = kFull ? lowest : select(live, lowest, s.lowest);
+  s.highest = kFull ? highest : select(live, highest, s.highest);
+
+  const Bits rise = s.up > s.up_limit;
+  const Bits fall = s.down > s.down_limit;
+  const Bits ph = s.walk - s.lowest_walk > s.ph_limit;
+  if (__builtin_expect(any(spike | rise | fall | ph), 0)) {
+    note(s, found, lanes(spike), lanes(rise), lanes(fall), lanes(ph), step);
+  }
+  return z;
+}
+
 template <bool kArrays>
 void score_eight(const ResidualArgs& args, const std::int64_t* order, std::int64_t n) noexcept {
   const ResidualRules& rules = args.rules;
@@ -180,7 +267,9 @@ void score_eight(const ResidualArgs& args, const std::int64_t* order, std::int64
   Calibration calibration[kLanes] = {};
   double level_of[kLanes] = {};
   double inverse_of[kLanes] = {};
-  double start_of[kLanes] = {};
+  double end_of[kLanes] = {};
+  double start_of[kLanes];
+  for (double& each : start_of) each = kInf;  // never, where there is no run
   std::int64_t longest = 0;
   bool any_left = false;
   for (std::int64_t i = 0; i < n; ++i) {
@@ -201,21 +290,21 @@ void score_eight(const ResidualArgs& args, const std::int64_t* order, std::int64
     const bool good = calibration[i].n >= kFewest && __builtin_fabs(noise) < 1e300;
     inverse_of[i] = !good ? kNan : 1.0 / scale < 1e300 ? 1.0 / scale : 0.0;
     calibration[i].noise = good ? scale : kNan;
-    start_of[i] = static_cast<double>(lane[i].start);
+    start_of[i] = good ? static_cast<double>(lane[i].start) : kInf;
+    end_of[i] = static_cast<double>(points);
     if (points > longest) longest = points;
     any_left = true;
   }
   if (!any_left) return;
 
-  const Vec level = load(level_of);
-  const Vec inverse = load(inverse_of);
   const Vec start = load(start_of);
-  const Vec zero = vec(0.0);
-  const Vec one = vec(1.0);
-  const double zz = rules.window_z * rules.window_z;
+  const Fixed fixed = {load(level_of), load(inverse_of),
+                       start,          load(end_of),
+                       rules,          rules.window_z * rules.window_z};
   Vec window[kWindow];
   for (Vec& each : window) each = vec(kNan);
   State s = {};
+  s.others = vec(-1.0);
   s.up_limit = s.down_limit = vec(rules.cusum_limit);
   s.ph_limit = vec(rules.ph_limit);
   s.up_from = s.down_from = start - 1.0;
@@ -250,57 +339,13 @@ void score_eight(const ResidualArgs& args, const std::int64_t* order, std::int64
     for (std::int64_t j = 0; j < kLanes; ++j) {
       const std::int64_t step = begin + j;
       const Vec t = vec(static_cast<double>(step));
-      const Vec r = block[j];
-      // Not usable, or not calibrated: NaN, and so no part of anything.
-      const Vec scaled = (r - level) * inverse;
-      const Bits good = usable(r) & (scaled == scaled);
-      const Vec u = keep(max(min(scaled, vec(rules.clip)), vec(-rules.clip)), good);
-      const Vec counted = keep(one, good);
-
-      // Spikes: far from the mean of the window. With its sums, num is n times the distance and var
-      // is n (n - 1) times the variance.
-      const Vec num = s.count * u - s.sum;
-      const Vec pairs = s.count * (s.count - 1.0);
-      const Vec var = max(s.count * s.squares - s.sum * s.sum, kLeastVariance * pairs);
-      const Bits judged = good & (s.count >= kFewest);
-      const Bits spike = judged & (num * num * (s.count - 1.0) > zz * s.count * var);
-      if constexpr (kArrays) {
-        block[j] = select(judged, num * sqrt((s.count - 1.0) / (s.count * var)), kNan);
-      }
       Vec& slot = window[step % kWindow];
-      const Bits leaving = slot == slot;
-      const Vec old = keep(slot, leaving);
-      slot = select(good, u, kNan);
-      s.count = (s.count + counted) - keep(one, leaving);
-      s.sum = (s.sum + u) - old;
-      s.squares = (s.squares + u * u) - old * old;
-
-      // After the calibration.
-      const Bits live = good & (t >= start);
-      s.up = select(live, max(s.up + (u - rules.cusum_slack), zero), s.up);
-      s.down = select(live, max(s.down - (u + rules.cusum_slack), zero), s.down);
-      s.up_from = select(s.up > 0.0, s.up_from, t);
-      s.down_from = select(s.down > 0.0, s.down_from, t);
-      s.total += u;
-      s.n += counted;
-      s.walk += keep(u - s.total / s.n - rules.ph_slack, live);
-      s.lowest_walk = min(s.lowest_walk, s.walk);
-
-      const Vec i = keep(t - start, live);
-      s.si += i;
-      s.sii += i * i;
-      s.su += keep(u, live);
-      s.siu += i * u;
-      s.after += keep(one, live);
-      s.lowest = select(live, min(s.lowest, r), s.lowest);
-      s.highest = select(live, max(s.highest, r), s.highest);
-
-      const Bits up = s.up > s.up_limit;
-      const Bits down = s.down > s.down_limit;
-      const Bits ph = s.walk - s.lowest_walk > s.ph_limit;
-      if (__builtin_expect(any(spike | up | down | ph), 0)) {
-        note(s, found, lanes(spike), lanes(up), lanes(down), lanes(ph), step);
-      }
+      // Every lane has its calibration behind it, a point, and one that leaves the window.
+      const Bits full = usable(block[j]) & (t >= start) & (slot == slot);
+      const Vec z = every(full)
+                        ? step_once<true, kArrays>(s, found, fixed, block[j], t, slot, step)
+                        : step_once<false, kArrays>(s, found, fixed, block[j], t, slot, step);
+      if constexpr (kArrays) block[j] = z;
     }
     if constexpr (kArrays) {
       if (args.z == nullptr) continue;
@@ -317,15 +362,19 @@ void score_eight(const ResidualArgs& args, const std::int64_t* order, std::int64
   }
 
   double counts[kLanes];
-  double slopes[kLanes];
   double lowest[kLanes];
   double highest[kLanes];
-  double after[kLanes];
   store(counts, s.n);
-  store(slopes, (s.after * s.siu - s.si * s.su) / (s.after * s.sii - s.si * s.si));
+  double si[kLanes];
+  double sii[kLanes];
+  double su[kLanes];
+  double siu[kLanes];
+  store(si, s.si_gone);
+  store(sii, s.sii_gone);
+  store(su, s.su);
+  store(siu, s.siu);
   store(lowest, s.lowest);
   store(highest, s.highest);
-  store(after, s.after);
   for (std::int64_t i = 0; i < n; ++i) {
     const std::int64_t run = order[i];
     std::int64_t usable_points = static_cast<std::int64_t>(counts[i]);
@@ -342,10 +391,16 @@ void score_eight(const ResidualArgs& args, const std::int64_t* order, std::int64
                           : good                       ? Status::kOk
                           : calibration[i].n < kFewest ? Status::kTooFewPoints
                                                        : Status::kNonFinite;
-    const bool some = good && after[i] > 0.0;
+    // Sums of the steps since the calibration, less those missing.
+    const auto steps = static_cast<double>(lane[i].points - lane[i].start);
+    const double sum_i = 0.5 * steps * (steps - 1.0) - si[i];
+    const double sum_ii = steps * (steps - 1.0) * (2.0 * steps - 1.0) / 6.0 - sii[i];
+    const double after = counts[i] - calibration[i].n;
+    const double slope = (after * siu[i] - sum_i * su[i]) / (after * sum_ii - sum_i * sum_i);
+    const bool some = good && after > 0.0;
     args.level[run] = good ? calibration[i].level : kNan;
     args.noise[run] = calibration[i].noise;
-    args.slope[run] = good && after[i] >= 2.0 ? slopes[i] * calibration[i].noise : kNan;
+    args.slope[run] = good && after >= 2.0 ? slope * calibration[i].noise : kNan;
     args.lowest[run] = some ? lowest[i] : kNan;
     args.highest[run] = some ? highest[i] : kNan;
     args.n_finite[run] = usable_points;

@@ -2,7 +2,8 @@
 
 The residual is the (smoothed, normalized) curve less its reference at the same step. The first
 ``max(50, n // 10)`` points of a run calibrate it: their mean is the level, their standard deviation
-the noise, and ``u = (residual - level) / noise``, clipped, is what all rules look at.
+the noise, and ``u = (residual - level) / noise`` is what all rules look at: a spike is judged as it
+is, and counts as no more than ``clip`` in everything else.
 
 - spikes: ``u`` farther than ``window_z`` standard deviations from the mean of the usable ones among
   the 64 points before it (20 at least; a standard deviation counts as 0.001 or more).

@@ -97,7 +97,7 @@ def reference_score(x: Array, y: Array, rules: Rules) -> Expected:
         ok = bool(good[t])
         u = float(us[t]) if ok else 0.0
         if ok and count >= 20:
-            num = count * u - total
+            num = count * float(scaled[t]) - total
             var = max(count * squares - total * total, 1e-6 * (count * (count - 1)))
             out.z[t] = num * math.sqrt((count - 1) / (count * var))
             if num * num * (count - 1) > rules.window_z**2 * count * var:
