@@ -11,6 +11,7 @@ namespace planner::PLANNER_LEVEL {
 namespace {
 
 constexpr std::int64_t kWindow = 64;           // points before the one that is judged
+constexpr std::int64_t kFetch = 64;            // points ahead
 constexpr double kFewest = 20.0;               // usable ones among them, and in the calibration
 constexpr double kLeastVariance = 1e-6;        // of a window, in units of the noise
 constexpr std::int64_t kLeastCalibrated = 50;  // points, or a tenth of the run
@@ -121,10 +122,13 @@ struct State {
   Vec sii_gone;
   Vec lowest;
   Vec highest;
-  // A limit becomes infinite when it has been passed: what follows is not news.
-  Vec up_limit;
-  Vec down_limit;
-  Vec ph_limit;
+};
+
+// A limit becomes infinite when it has been passed: what follows is not news.
+struct Limits {
+  double up[kLanes];
+  double down[kLanes];
+  double ph[kLanes];
 };
 
 struct Found {
@@ -136,19 +140,10 @@ struct Found {
   std::int64_t deviates[kLanes];
 };
 
-// Not inlined: rare.
-__attribute__((noinline)) void note(State& state, Found& found, unsigned spikes, unsigned up,
+// Not inlined: rare. And not told of the state, which so can stay in registers.
+__attribute__((noinline)) void note(Limits& limits, Found& found, const double* up_from,
+                                    const double* down_from, unsigned spikes, unsigned up,
                                     unsigned down, unsigned ph, std::int64_t step) noexcept {
-  double up_limit[kLanes];
-  double down_limit[kLanes];
-  double ph_limit[kLanes];
-  double up_from[kLanes];
-  double down_from[kLanes];
-  store(up_limit, state.up_limit);
-  store(down_limit, state.down_limit);
-  store(ph_limit, state.ph_limit);
-  store(up_from, state.up_from);
-  store(down_from, state.down_from);
   for (int lane = 0; lane < kLanes; ++lane) {
     const unsigned bit = 1u << lane;
     if (spikes & bit) {
@@ -156,11 +151,11 @@ __attribute__((noinline)) void note(State& state, Found& found, unsigned spikes,
     }
     if (up & bit) {
       found.up[lane] = step;
-      up_limit[lane] = kInf;
+      limits.up[lane] = kInf;
     }
     if (down & bit) {
       found.down[lane] = step;
-      down_limit[lane] = kInf;
+      limits.down[lane] = kInf;
     }
     if (((up | down) & bit) && found.deviates[lane] < 0) {
       found.deviates[lane] =
@@ -168,12 +163,9 @@ __attribute__((noinline)) void note(State& state, Found& found, unsigned spikes,
     }
     if (ph & bit) {
       found.ph[lane] = step;
-      ph_limit[lane] = kInf;
+      limits.ph[lane] = kInf;
     }
   }
-  state.up_limit = load(up_limit);
-  state.down_limit = load(down_limit);
-  state.ph_limit = load(ph_limit);
 }
 
 struct Fixed {
@@ -187,8 +179,8 @@ struct Fixed {
 
 // One step. kFull: no lane misses anything; the same results, without masks.
 template <bool kFull, bool kArrays>
-PLANNER_INLINE Vec step_once(State& s, Found& found, const Fixed& fixed, const Vec& r, const Vec& t,
-                             Vec& slot, std::int64_t step) {
+PLANNER_INLINE Vec step_once(State& s, Limits& limits, Found& found, const Fixed& fixed,
+                             const Vec& r, const Vec& t, Vec& slot, std::int64_t step) {
   const ResidualRules& rules = fixed.rules;
   const Vec zero = vec(0.0);
   const Vec one = vec(1.0);
@@ -251,11 +243,16 @@ PLANNER_INLINE Vec step_once(State& s, Found& found, const Fixed& fixed, const V
   s.lowest = kFull ? lowest : select(live, lowest, s.lowest);
   s.highest = kFull ? highest : select(live, highest, s.highest);
 
-  const Bits rise = s.up > s.up_limit;
-  const Bits fall = s.down > s.down_limit;
-  const Bits ph = s.walk - s.lowest_walk > s.ph_limit;
+  const Bits rise = s.up > load(limits.up);
+  const Bits fall = s.down > load(limits.down);
+  const Bits ph = s.walk - s.lowest_walk > load(limits.ph);
   if (__builtin_expect(any(spike | rise | fall | ph), 0)) {
-    note(s, found, lanes(spike), lanes(rise), lanes(fall), lanes(ph), step);
+    double up_from[kLanes];
+    double down_from[kLanes];
+    store(up_from, s.up_from);
+    store(down_from, s.down_from);
+    note(limits, found, up_from, down_from, lanes(spike), lanes(rise), lanes(fall), lanes(ph),
+         step);
   }
   return z;
 }
@@ -305,8 +302,11 @@ void score_eight(const ResidualArgs& args, const std::int64_t* order, std::int64
   for (Vec& each : window) each = vec(kNan);
   State s = {};
   s.others = vec(-1.0);
-  s.up_limit = s.down_limit = vec(rules.cusum_limit);
-  s.ph_limit = vec(rules.ph_limit);
+  Limits limits;
+  for (std::int64_t i = 0; i < kLanes; ++i) {
+    limits.up[i] = limits.down[i] = rules.cusum_limit;
+    limits.ph[i] = rules.ph_limit;
+  }
   s.up_from = s.down_from = start - 1.0;
   s.lowest = vec(kInf);
   s.highest = vec(-kInf);
@@ -322,6 +322,10 @@ void score_eight(const ResidualArgs& args, const std::int64_t* order, std::int64
       if (left <= 0) {
         block[i] = vec(kNan);
         continue;
+      }
+      if (left > kFetch) {
+        __builtin_prefetch(lane[i].x + begin + kFetch);
+        __builtin_prefetch(lane[i].y + begin + kFetch);
       }
       block[i] = residual_at(lane[i].x + begin, lane[i].y + begin, left);
       if constexpr (kArrays) {
@@ -342,9 +346,9 @@ void score_eight(const ResidualArgs& args, const std::int64_t* order, std::int64
       Vec& slot = window[step % kWindow];
       // Every lane has its calibration behind it, a point, and one that leaves the window.
       const Bits full = usable(block[j]) & (t >= start) & (slot == slot);
-      const Vec z = every(full)
-                        ? step_once<true, kArrays>(s, found, fixed, block[j], t, slot, step)
-                        : step_once<false, kArrays>(s, found, fixed, block[j], t, slot, step);
+      const Vec z =
+          every(full) ? step_once<true, kArrays>(s, limits, found, fixed, block[j], t, slot, step)
+                      : step_once<false, kArrays>(s, limits, found, fixed, block[j], t, slot, step);
       if constexpr (kArrays) block[j] = z;
     }
     if constexpr (kArrays) {

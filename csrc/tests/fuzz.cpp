@@ -91,11 +91,53 @@ void smooth(const Kernels& kernels, const Input& input) {
   for (const std::int32_t each : status) known_status(each);
 }
 
+// The reference is the values, from the other end.
+void residual(const Kernels& kernels, const Input& input) {
+  const auto n = static_cast<std::size_t>(input.curves());
+  const std::vector<double> reference(input.values.rbegin(), input.values.rend());
+  std::vector<std::int64_t> order(n);
+  for (std::size_t i = 0; i < n; ++i) order[i] = static_cast<std::int64_t>(n - 1 - i);
+  const std::uint8_t* const options = input.options.data();
+  std::vector<double> numbers[5];
+  std::vector<std::int64_t> counts[7];
+  for (auto& each : numbers) each.resize(n);
+  for (auto& each : counts) each.resize(n);
+  std::vector<double> residuals(input.values.size());
+  std::vector<double> z(input.values.size());
+  std::vector<std::int32_t> status(n, -1);
+  ResidualArgs args = {};
+  args.values = input.values.data();
+  args.reference = reference.data();
+  args.offsets = input.offsets.data();
+  args.order = order.data();
+  args.runs = input.curves();
+  args.rules = {options[0] / 32.0, options[1] / 128.0, options[2] / 8.0, options[3] / 256.0,
+                options[4] / 8.0,  options[5] * 8.0,   options[6] / 64.0};
+  if (options[7] % 2 == 0) args.residual = residuals.data();
+  if (options[7] % 4 == 0) args.z = z.data();
+  args.level = numbers[0].data();
+  args.noise = numbers[1].data();
+  args.slope = numbers[2].data();
+  args.lowest = numbers[3].data();
+  args.highest = numbers[4].data();
+  args.n_finite = counts[0].data();
+  args.spikes = counts[1].data();
+  args.first_spike = counts[2].data();
+  args.cusum_up = counts[3].data();
+  args.cusum_down = counts[4].data();
+  args.page_hinkley = counts[5].data();
+  args.deviates = counts[6].data();
+  args.status = status.data();
+  kernels.residual->score(args, 0, (input.curves() + 7) / 8);
+  for (const std::int32_t each : status) known_status(each);
+}
+
 // One line per kernel.
 constexpr void (*kTargets[])(const Kernels&, const Input&) = {
     ragged_mean,
     math,
     smooth,
+    residual,
 };
 
 }  // namespace
