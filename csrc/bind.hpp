@@ -5,6 +5,7 @@
 
 namespace planner {
 
+void bind_align(pybind11::module_& m);     // divisors of partial curves
 void bind_build(pybind11::module_& m);     // compiler, SIMD levels, threads, status codes
 void bind_ragged(pybind11::module_& m);    // reductions over ragged curves
 void bind_residual(pybind11::module_& m);  // scoring runs against their reference

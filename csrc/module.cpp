@@ -6,6 +6,7 @@
 // The module keeps no Python state and its kernels only read their inputs.
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.doc() = "The compiled kernel: arrays in, arrays and status codes out.";
+  planner::bind_align(m);
   planner::bind_build(m);
   planner::bind_ragged(m);
   planner::bind_residual(m);

@@ -178,3 +178,35 @@ def score_residuals(
         cusum_down, page_hinkley, deviates, status)``, each ``(runs,)``, then the residuals and the
         rolling z, ``(points,)`` each, or None.
     """
+
+def align(
+    curves: NDArray[np.float64],
+    candidates: NDArray[np.float64],
+    grid: int,
+    method: int,
+    delta: NDArray[np.float64],
+    *,
+    errors: bool = False,
+    threads: int | None = None,
+) -> tuple[
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64] | None,
+    NDArray[np.int64],
+    NDArray[np.int32],
+]:
+    """Divisors of partial curves, for every candidate (:func:`planner.kernel.alignment.align`).
+
+    Args:
+        curves: Shape ``(curves * grid,)``, one row after the other.
+        candidates: Shape ``(candidates * grid,)``.
+        grid: Points in a row.
+        method: 0 least squares, 1 Huber, 2 least absolute deviation.
+        delta: Of Huber, shape ``(curves,)``, units of the curves.
+        errors: Whether to return standard errors.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(divisor, objective, error, n_finite, status)``; ``n_finite`` of shape ``(curves,)``, the
+        others ``(curves, candidates)``; ``error`` may be None.
+    """

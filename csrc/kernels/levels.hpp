@@ -3,6 +3,7 @@
 // Read by per-level sources too: declarations and plain types only, nothing that emits a symbol.
 #pragma once
 
+#include "align.hpp"
 #include "math.hpp"
 #include "ragged.hpp"
 #include "residual.hpp"
@@ -10,6 +11,7 @@
 
 // X(type of the table, name of the table); the name is also that of kernels/<name>.cpp.
 #define PLANNER_WORKLOADS(X)   \
+  X(AlignKernels, align)       \
   X(MathKernels, math)         \
   X(RaggedKernels, ragged)     \
   X(ResidualKernels, residual) \

@@ -5,6 +5,7 @@ Typed wrappers over the compiled ``planner._core``; they know nothing of files, 
 - :class:`Ragged`: many curves of different lengths, without padding or copying.
 - :class:`Status`: what became of each curve. A bad curve gets a status and NaNs, never an
   exception; an exception means that the call itself was wrong.
+- ``planner.kernel.alignment``: the divisors of partial curves.
 - ``planner.kernel.reductions``: means.
 - ``planner.kernel.residuals``: runs against their reference: noise, spikes, alarms, drift.
 - ``planner.kernel.smoothing``: moving and exponential averages, resampling, normalizing.

@@ -1,0 +1,364 @@
+// curve = divisor * candidate, for every pair. Eight candidates at a time share the loads of a
+// curve. Uses fma(): baseline differs by rounding.
+#include "align.hpp"
+
+#include "../status.hpp"
+#include "lanes.hpp"
+#include "levels.hpp"
+
+namespace planner::PLANNER_LEVEL {
+namespace {
+
+constexpr std::int64_t kTogether = 8;
+constexpr std::int64_t kFewest = 3;
+constexpr int kMostSteps = 100;
+
+constexpr std::int64_t padded(std::int64_t n) { return (n + 15) / 8 * 8; }
+
+std::int64_t scratch(std::int64_t grid) noexcept { return (kTogether + 4) * padded(grid); }
+
+void squares(const double* candidates, std::int64_t grid, double* to, std::int64_t begin,
+             std::int64_t end) noexcept {
+  for (std::int64_t c = begin; c < end; ++c) {
+    const double* const u = candidates + c * grid;
+    double* const sums = to + c * (grid + 1);
+    sums[0] = 0.0;
+    for (std::int64_t i = 0; i < grid; ++i) sums[i + 1] = sums[i] + u[i] * u[i];
+  }
+}
+
+PLANNER_INLINE Vec load_some(const double* at, std::int64_t left) {
+  return left >= kLanes ? load(at) : load_tail(at, left, 0.0);
+}
+
+// The usable points of one curve and of a candidate, side by side.
+struct Pair {
+  const double* x;
+  const double* u;
+  std::int64_t n;
+};
+
+struct Fit {
+  double divisor;
+  double objective;
+  Status status;
+};
+
+PLANNER_INLINE bool is_usable(double x) { return __builtin_fabs(x) < 1e300; }
+
+struct Slopes {
+  double gradient;  // sum of clip(r) u
+  double inside;    // sum of u^2 over |r| <= delta
+  double weighted;  // sum of min(1, delta / |r|) u^2
+  double objective;
+};
+
+PLANNER_INLINE Slopes slopes_at(const Pair& pair, double c, double delta) {
+  Vec gradient = vec(0.0);
+  Vec inside = vec(0.0);
+  Vec objective = vec(0.0);
+  const Vec limit = vec(delta);
+  for (std::int64_t i = 0; i < pair.n; i += kLanes) {
+    const Vec x = load_some(pair.x + i, pair.n - i);
+    const Vec u = load_some(pair.u + i, pair.n - i);
+    const Vec r = fnma(u, c, x);
+    const Vec size = abs(r);
+    const Vec clipped = max(min(r, limit), -limit);
+    gradient = fma(clipped, u, gradient);
+    inside = inside + keep(u * u, size <= limit);
+    // rho = clip(r) (r - clip(r) / 2)
+    objective = fma(clipped, fnma(clipped, 0.5, r), objective);
+  }
+  return {sum(gradient), sum(inside), 0.0, sum(objective)};
+}
+
+PLANNER_INLINE double weight_at(const Pair& pair, double c, double delta) {
+  Vec weighted = vec(0.0);
+  for (std::int64_t i = 0; i < pair.n; i += kLanes) {
+    const Vec x = load_some(pair.x + i, pair.n - i);
+    const Vec u = load_some(pair.u + i, pair.n - i);
+    const Vec size = abs(fnma(u, c, x));
+    weighted = weighted + select(size <= vec(delta), u * u, u * u * (delta / size));
+  }
+  return sum(weighted);
+}
+
+// Newton's steps inside a bracket, of a convex function of one variable; where one leaves the
+// bracket, or no residual is inside delta, the bracket is halved; before there is one, the step of
+// reweighted least squares, which descends.
+PLANNER_INLINE Fit huber(const Pair& pair, double c, double delta) {
+  double low = -kInf;
+  double high = kInf;
+  Slopes at = slopes_at(pair, c, delta);
+  for (int step = 0; step < kMostSteps; ++step) {
+    if (at.gradient == 0.0) return {c, at.objective, Status::kOk};
+    (at.gradient > 0.0 ? low : high) = c;
+    double next = at.inside > 0.0 ? c + at.gradient / at.inside : kNan;
+    if (!(next > low && next < high)) {
+      const bool between = low > -kInf && high < kInf;
+      next = between ? low + 0.5 * (high - low) : c + at.gradient / weight_at(pair, c, delta);
+    }
+    if (!(__builtin_fabs(next) < 1e300)) return {c, at.objective, Status::kStalled};
+    const double moved = __builtin_fabs(next - c);
+    c = next;
+    if (moved <= 1e-13 * __builtin_fabs(c)) return {c, at.objective, Status::kOk};
+    at = slopes_at(pair, c, delta);
+  }
+  return {c, at.objective, Status::kMaxIterations};
+}
+
+// The weighted median of x / u with weights |u|, by selection in place.
+PLANNER_INLINE Fit least_absolute(const Pair& pair, double* ratio, double* weight) {
+  std::int64_t n = 0;
+  double total = 0.0;
+  for (std::int64_t i = 0; i < pair.n; ++i) {
+    const double w = __builtin_fabs(pair.u[i]);
+    const double q = pair.x[i] / pair.u[i];
+    if (!(w > 0.0) || !is_usable(q)) continue;
+    ratio[n] = q;
+    weight[n] = w;
+    total += w;
+    ++n;
+  }
+  if (n == 0) return {kNan, kNan, Status::kNonFinite};
+  const double half = 0.5 * total;
+  double below = 0.0;  // weight left of the part that is still searched
+  std::int64_t from = 0;
+  std::int64_t to = n;
+  double c = ratio[0];
+  while (to > from) {
+    const double a = ratio[from];
+    const double b = ratio[from + (to - from) / 2];
+    const double d = ratio[to - 1];
+    const double pivot = a < b ? (b < d ? b : a < d ? d : a) : (a < d ? a : b < d ? d : b);
+    // [from, i) less, [i, k) equal, [k, to) greater
+    std::int64_t i = from;
+    std::int64_t j = from;
+    std::int64_t k = to;
+    double less = 0.0;
+    double equal = 0.0;
+    while (j < k) {
+      const double q = ratio[j];
+      const double w = weight[j];
+      if (q < pivot) {
+        less += w;
+        ratio[j] = ratio[i];
+        weight[j] = weight[i];
+        ratio[i] = q;
+        weight[i++] = w;
+        ++j;
+      } else if (q > pivot) {
+        --k;
+        ratio[j] = ratio[k];
+        weight[j] = weight[k];
+        ratio[k] = q;
+        weight[k] = w;
+      } else {
+        equal += w;
+        ++j;
+      }
+    }
+    c = pivot;
+    if (below + less >= half && i > from) {
+      to = i;
+    } else if (below + less + equal >= half || k == to) {
+      break;
+    } else {
+      below += less + equal;
+      from = k;
+    }
+  }
+  Vec objective = vec(0.0);
+  for (std::int64_t i = 0; i < pair.n; i += kLanes) {
+    const Vec x = load_some(pair.x + i, pair.n - i);
+    objective = objective + abs(fnma(load_some(pair.u + i, pair.n - i), c, x));
+  }
+  return {c, sum(objective), Status::kOk};
+}
+
+// The long-run variance of signs over their variance, where neighbours have correlation s and the
+// noise below is a normal AR(1): its correlation is r = sin(pi s / 2), and signs k apart have
+// 2 asin(r^k) / pi. Signs forget more slowly than an AR(1) of their own.
+PLANNER_INLINE double sign_variance(double s) {
+  if (!(s > 0.0)) return 1.0;
+  const double y = 1.5707963267948966 * (s < 1.0 ? s : 1.0);
+  const double yy = y * y;
+  double r = y * (1.0 - yy / 6.0 * (1.0 - yy / 20.0 * (1.0 - yy / 42.0 * (1.0 - yy / 72.0))));
+  r = r > 0.97 ? 0.97 : r;
+  double total = 0.0;
+  double coefficient = 1.0;  // of asin: 1, 1/6, 3/40, ...
+  double power = r;
+  for (int j = 0; j < 20; ++j) {
+    total += coefficient / (2 * j + 1) * power / (1.0 - power);
+    coefficient *= (2.0 * j + 1.0) / (2.0 * j + 2.0);
+    power *= r * r;
+  }
+  return 1.0 + 2.0 * 0.6366197723675814 * total;
+}
+
+// sqrt(long-run variance of the scores) / curvature. The scores are prewhitened by an AR(1)
+// (Andrews and Monahan 1992), what is left gets Bartlett weights (Newey and West 1987).
+PLANNER_INLINE double standard_error(const Pair& pair, double c, Alignment method, double delta,
+                                     double* score) {
+  const std::int64_t n = pair.n;
+  double curvature = 0.0;
+  if (method == Alignment::kLeastAbsolute) {
+    double spread = 0.0;
+    for (std::int64_t i = 0; i < n; ++i) {
+      spread += __builtin_fabs(pair.x[i] - c * pair.u[i]);
+    }
+    // A normal's sigma from its mean absolute deviation; n^(-1/5) by three square roots or so:
+    // n^(-3/16) does as well.
+    const double root = __builtin_sqrt(__builtin_sqrt(__builtin_sqrt(static_cast<double>(n))));
+    const double h = 1.2533 * spread / static_cast<double>(n) / (root * __builtin_sqrt(root));
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double r = pair.x[i] - c * pair.u[i];
+      if (__builtin_fabs(r) < h) curvature += pair.u[i] * pair.u[i] / h;
+      score[i] = r > 0.0 ? pair.u[i] : r < 0.0 ? -pair.u[i] : 0.0;
+    }
+  } else {
+    const double limit = method == Alignment::kHuber ? delta : kInf;
+    for (std::int64_t i = 0; i < n; ++i) {
+      const double r = pair.x[i] - c * pair.u[i];
+      const bool in = __builtin_fabs(r) <= limit;
+      if (in) curvature += pair.u[i] * pair.u[i];
+      score[i] = pair.u[i] * (in ? r : r > 0.0 ? limit : -limit);
+    }
+  }
+  if (!(curvature > 0.0)) return kNan;
+  double own = 0.0;
+  double next = 0.0;
+  for (std::int64_t i = 0; i < n; ++i) own += score[i] * score[i];
+  for (std::int64_t i = 1; i < n; ++i) next += score[i] * score[i - 1];
+  const auto count = static_cast<double>(n);
+  double rho = own > 0.0 ? next / own : 0.0;
+  // Its bias, of about -(1 + 3 rho) / n, taken off.
+  rho += rho > 0.0 ? (1.0 + 3.0 * rho) / count : 0.0;
+  const double signs = sign_variance(rho) * own;
+  rho = rho > 0.97 ? 0.97 : rho < -0.97 ? -0.97 : rho;
+  for (std::int64_t i = n - 1; i > 0; --i) score[i] -= rho * score[i - 1];
+  score[0] *= __builtin_sqrt(1.0 - rho * rho);
+  std::int64_t lags = 0;  // 1.4 n^(1/3)
+  while (lags < n - 1 && static_cast<double>((lags + 1) * (lags + 1) * (lags + 1)) < 2.6 * count) {
+    ++lags;
+  }
+  double variance = 0.0;
+  for (std::int64_t lag = 0; lag <= lags; ++lag) {
+    double product = 0.0;
+    for (std::int64_t i = lag; i < n; ++i) product += score[i] * score[i - lag];
+    const double part = 1.0 - static_cast<double>(lag) / static_cast<double>(lags + 1);
+    variance += (lag == 0 ? 1.0 : 2.0) * part * product;
+  }
+  if (!(variance > 0.0)) variance = 0.0;
+  variance *= count / (count - 1.0);
+  variance /= (1.0 - rho) * (1.0 - rho);
+  if (method == Alignment::kLeastAbsolute) variance = variance > signs ? variance : signs;
+  return __builtin_sqrt(variance) / curvature;
+}
+
+void align_curves(const AlignArgs& args, std::int64_t begin, std::int64_t end,
+                  double* memory) noexcept {
+  const std::int64_t grid = args.grid;
+  double* const kept = memory;
+  double* const ratio = kept + padded(grid);
+  double* const weight = ratio + padded(grid);
+  double* const score = weight + padded(grid);
+  double* const copies = score + padded(grid);
+  for (std::int64_t curve = begin; curve < end; ++curve) {
+    const double* const all = args.curves + curve * grid;
+    std::int64_t n = 0;
+    std::int64_t first = 0;
+    std::int64_t last = -1;
+    double xx = 0.0;
+    for (std::int64_t i = 0; i < grid; ++i) {
+      if (!is_usable(all[i])) continue;
+      if (n == 0) first = i;
+      last = i;
+      kept[n++] = all[i];
+      xx += all[i] * all[i];
+    }
+    const bool gaps = n != last - first + 1;
+    args.n_finite[curve] = n;
+    for (std::int64_t c0 = 0; c0 < args.n_candidates; c0 += kTogether) {
+      const std::int64_t left = args.n_candidates - c0;
+      const std::int64_t together = left < kTogether ? left : kTogether;
+      const double* u[kTogether];
+      double uu[kTogether];
+      for (std::int64_t k = 0; k < kTogether; ++k) {
+        // Past the last candidate: the last one again.
+        const std::int64_t c = k < together ? c0 + k : c0 + together - 1;
+        const double* const row = args.candidates + c * grid;
+        if (!gaps) {
+          u[k] = row + first;
+          const double* const sums = args.squares + c * (grid + 1);
+          uu[k] = n > 0 ? sums[last + 1] - sums[first] : 0.0;
+          continue;
+        }
+        double* const to = copies + k * padded(grid);
+        std::int64_t at = 0;
+        double total = 0.0;
+        for (std::int64_t i = first; i <= last; ++i) {
+          if (!is_usable(all[i])) continue;
+          to[at++] = row[i];
+          total += row[i] * row[i];
+        }
+        u[k] = to;
+        uu[k] = total;
+      }
+      Vec products[kTogether] = {};
+      std::int64_t i = 0;
+      for (; i + kLanes <= n; i += kLanes) {
+        const Vec x = load(kept + i);
+        products[0] = fma(x, load(u[0] + i), products[0]);
+        products[1] = fma(x, load(u[1] + i), products[1]);
+        products[2] = fma(x, load(u[2] + i), products[2]);
+        products[3] = fma(x, load(u[3] + i), products[3]);
+        products[4] = fma(x, load(u[4] + i), products[4]);
+        products[5] = fma(x, load(u[5] + i), products[5]);
+        products[6] = fma(x, load(u[6] + i), products[6]);
+        products[7] = fma(x, load(u[7] + i), products[7]);
+      }
+      if (i < n) {
+        const Vec x = load_tail(kept + i, n - i, 0.0);
+        for (std::int64_t k = 0; k < kTogether; ++k) {
+          products[k] = fma(x, load_tail(u[k] + i, n - i, 0.0), products[k]);
+        }
+      }
+      for (std::int64_t k = 0; k < together; ++k) {
+        const std::int64_t at = curve * args.n_candidates + c0 + k;
+        const Pair pair = {kept, u[k], n};
+        const double xu = sum(products[k]);
+        Fit fit = {xu / uu[k], 0.0, Status::kOk};
+        if (n < kFewest) {
+          fit.status = n == 0 ? Status::kNonFinite : Status::kTooFewPoints;
+        } else if (!is_usable(fit.divisor)) {
+          fit.status = Status::kNonFinite;
+        } else if (args.method == Alignment::kLeastSquares) {
+          fit.objective = 0.5 * (xx - fit.divisor * xu);
+          if (fit.objective < 0.0) fit.objective = 0.0;
+        } else if (args.method == Alignment::kHuber) {
+          fit = huber(pair, fit.divisor, args.delta[curve]);
+        } else {
+          fit = least_absolute(pair, ratio, weight);
+        }
+        const bool good = is_usable(fit.divisor) && is_usable(fit.objective) &&
+                          fit.status != Status::kTooFewPoints && fit.status != Status::kNonFinite;
+        if (!good && fit.status == Status::kOk) fit.status = Status::kNonFinite;
+        args.divisor[at] = good ? fit.divisor : kNan;
+        args.objective[at] = good ? fit.objective : kNan;
+        args.status[at] = static_cast<std::int32_t>(fit.status);
+        if (args.error != nullptr) {
+          const double delta = args.method == Alignment::kHuber ? args.delta[curve] : 0.0;
+          args.error[at] =
+              good ? standard_error(pair, fit.divisor, args.method, delta, score) : kNan;
+        }
+      }
+    }
+  }
+}
+
+}  // namespace
+
+const AlignKernels align = {scratch, squares, align_curves};
+
+}  // namespace planner::PLANNER_LEVEL
