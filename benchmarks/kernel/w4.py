@@ -18,7 +18,7 @@ GRID = 500
 def data(n: int) -> tuple[Array, Array]:
     rng = np.random.default_rng(4)
     t = np.arange(1, GRID + 1) / GRID
-    powers = np.linspace(0.05, 0.3, 64)[:, None]
+    powers = np.linspace(0.12, 0.18, 64)[:, None]
     candidates = ((1.02 / (t + 0.02)) ** powers) * (1 + 0.1 * (1 - t**2))
     curves = rng.uniform(2, 4, n)[:, None] * candidates[rng.integers(0, 64, n)]
     curves *= 1 + rng.normal(0, 0.01, curves.shape)
@@ -39,7 +39,7 @@ def numpy_huber(x: Array, u: Array) -> Array:
     rows = []
     for curve in x:
         c = (u @ curve) / np.sum(u * u, axis=1)
-        for _ in range(30):
+        for _ in range(60):
             r = curve - c[:, None] * u
             gradient = np.sum(np.clip(r, -DELTA, DELTA) * u, axis=1)
             inside = np.abs(r) <= DELTA
@@ -50,7 +50,7 @@ def numpy_huber(x: Array, u: Array) -> Array:
             )
             step = gradient / curvature
             c += step
-            if np.max(np.abs(step / c)) < 1e-10:
+            if np.max(np.abs(step / c)) < 1e-11:
                 break
         rows.append(c)
     return np.array(rows)
@@ -95,26 +95,33 @@ def numba_huber(x: Array, u: Array) -> Callable[[], Array] | None:
             for b in range(len(us)):
                 x, u = xs[a], us[b]
                 c = first(x, u)
-                low, high = -np.inf, np.inf
-                gradient, inside, cost = slopes(x, u, c)
+                low, high, moved = -np.inf, np.inf, np.inf
+                low_gradient = high_gradient = 0.0
+                halve = False
+                gradient, inside, _ = slopes(x, u, c)
                 for _ in range(100):
-                    if gradient == 0.0:
+                    close = 1e-13 * abs(c)
+                    if (
+                        gradient == 0.0
+                        or high - low <= close
+                        or (inside > 0.0 and abs(gradient) <= close * inside)
+                    ):
                         break
                     if gradient > 0.0:
-                        low = c
+                        low, low_gradient = c, gradient
                     else:
-                        high = c
+                        high, high_gradient = c, gradient
                     new = c + gradient / inside if inside > 0.0 else np.nan
-                    if not (low < new < high):
+                    if not (low < new < high and abs(new - c) <= 0.5 * moved):
                         if low > -np.inf and high < np.inf:
-                            new = low + 0.5 * (high - low)
-                        else:
+                            part = low_gradient / (low_gradient - high_gradient)
+                            new = low + (high - low) * (0.5 if halve else part)
+                            halve = not halve
+                        elif not (low < new < high):
                             new = c + gradient / weighted(x, u, c)
                     moved = abs(new - c)
                     c = new
-                    if moved <= 1e-13 * abs(c):
-                        break
-                    gradient, inside, cost = slopes(x, u, c)
+                    gradient, inside, _ = slopes(x, u, c)
                 out[a, b] = c
 
     def call() -> Array:

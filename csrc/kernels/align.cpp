@@ -11,7 +11,7 @@ namespace {
 
 constexpr std::int64_t kTogether = 8;
 constexpr std::int64_t kFewest = 3;
-constexpr int kMostSteps = 100;
+constexpr int kMostSteps = 300;
 
 constexpr std::int64_t padded(std::int64_t n) { return (n + 15) / 8 * 8; }
 
@@ -83,25 +83,43 @@ PLANNER_INLINE double weight_at(const Pair& pair, double c, double delta) {
   return sum(weighted);
 }
 
-// Newton's steps inside a bracket, of a convex function of one variable; where one leaves the
-// bracket, or no residual is inside delta, the bracket is halved; before there is one, the step of
-// reweighted least squares, which descends.
+// Newton's steps inside a bracket, of a convex function of one variable. Where one leaves the
+// bracket or is not half the step before, a secant or half of the bracket; before there is one, the
+// step of reweighted least squares, which descends.
 PLANNER_INLINE Fit huber(const Pair& pair, double c, double delta) {
   double low = -kInf;
   double high = kInf;
+  double low_gradient = 0.0;
+  double high_gradient = 0.0;
+  double moved = kInf;
+  bool halve = false;
   Slopes at = slopes_at(pair, c, delta);
   for (int step = 0; step < kMostSteps; ++step) {
-    if (at.gradient == 0.0) return {c, at.objective, Status::kOk};
-    (at.gradient > 0.0 ? low : high) = c;
+    const double close = 1e-13 * __builtin_fabs(c);
+    if (at.gradient == 0.0 || high - low <= close ||
+        (at.inside > 0.0 && __builtin_fabs(at.gradient) <= close * at.inside)) {
+      return {c, at.objective, Status::kOk};
+    }
+    if (at.gradient > 0.0) {
+      low = c;
+      low_gradient = at.gradient;
+    } else {
+      high = c;
+      high_gradient = at.gradient;
+    }
     double next = at.inside > 0.0 ? c + at.gradient / at.inside : kNan;
-    if (!(next > low && next < high)) {
-      const bool between = low > -kInf && high < kInf;
-      next = between ? low + 0.5 * (high - low) : c + at.gradient / weight_at(pair, c, delta);
+    if (!(next > low && next < high && __builtin_fabs(next - c) <= 0.5 * moved)) {
+      if (low > -kInf && high < kInf) {
+        next = halve ? low + 0.5 * (high - low)
+                     : low + (high - low) * (low_gradient / (low_gradient - high_gradient));
+        halve = !halve;
+      } else if (!(next > low && next < high)) {
+        next = c + at.gradient / weight_at(pair, c, delta);
+      }
     }
     if (!(__builtin_fabs(next) < 1e300)) return {c, at.objective, Status::kStalled};
-    const double moved = __builtin_fabs(next - c);
+    moved = __builtin_fabs(next - c);
     c = next;
-    if (moved <= 1e-13 * __builtin_fabs(c)) return {c, at.objective, Status::kOk};
     at = slopes_at(pair, c, delta);
   }
   return {c, at.objective, Status::kMaxIterations};
@@ -256,6 +274,58 @@ PLANNER_INLINE double standard_error(const Pair& pair, double c, Alignment metho
   return __builtin_sqrt(variance) / curvature;
 }
 
+// Products of x with eight rows. Written out: an array of vectors would live in memory.
+PLANNER_INLINE void multiply(const double* from, const double* const (&u)[kTogether],
+                             std::int64_t n, double (&to)[kTogether]) {
+  const double* const u0 = u[0];
+  const double* const u1 = u[1];
+  const double* const u2 = u[2];
+  const double* const u3 = u[3];
+  const double* const u4 = u[4];
+  const double* const u5 = u[5];
+  const double* const u6 = u[6];
+  const double* const u7 = u[7];
+  Vec p0 = vec(0.0);
+  Vec p1 = vec(0.0);
+  Vec p2 = vec(0.0);
+  Vec p3 = vec(0.0);
+  Vec p4 = vec(0.0);
+  Vec p5 = vec(0.0);
+  Vec p6 = vec(0.0);
+  Vec p7 = vec(0.0);
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Vec x = load(from + i);
+    p0 = fma(x, load(u0 + i), p0);
+    p1 = fma(x, load(u1 + i), p1);
+    p2 = fma(x, load(u2 + i), p2);
+    p3 = fma(x, load(u3 + i), p3);
+    p4 = fma(x, load(u4 + i), p4);
+    p5 = fma(x, load(u5 + i), p5);
+    p6 = fma(x, load(u6 + i), p6);
+    p7 = fma(x, load(u7 + i), p7);
+  }
+  if (i < n) {
+    const Vec x = load_tail(from + i, n - i, 0.0);
+    p0 = fma(x, load_tail(u0 + i, n - i, 0.0), p0);
+    p1 = fma(x, load_tail(u1 + i, n - i, 0.0), p1);
+    p2 = fma(x, load_tail(u2 + i, n - i, 0.0), p2);
+    p3 = fma(x, load_tail(u3 + i, n - i, 0.0), p3);
+    p4 = fma(x, load_tail(u4 + i, n - i, 0.0), p4);
+    p5 = fma(x, load_tail(u5 + i, n - i, 0.0), p5);
+    p6 = fma(x, load_tail(u6 + i, n - i, 0.0), p6);
+    p7 = fma(x, load_tail(u7 + i, n - i, 0.0), p7);
+  }
+  to[0] = sum(p0);
+  to[1] = sum(p1);
+  to[2] = sum(p2);
+  to[3] = sum(p3);
+  to[4] = sum(p4);
+  to[5] = sum(p5);
+  to[6] = sum(p6);
+  to[7] = sum(p7);
+}
+
 void align_curves(const AlignArgs& args, std::int64_t begin, std::int64_t end,
                   double* memory) noexcept {
   const std::int64_t grid = args.grid;
@@ -305,29 +375,12 @@ void align_curves(const AlignArgs& args, std::int64_t begin, std::int64_t end,
         u[k] = to;
         uu[k] = total;
       }
-      Vec products[kTogether] = {};
-      std::int64_t i = 0;
-      for (; i + kLanes <= n; i += kLanes) {
-        const Vec x = load(kept + i);
-        products[0] = fma(x, load(u[0] + i), products[0]);
-        products[1] = fma(x, load(u[1] + i), products[1]);
-        products[2] = fma(x, load(u[2] + i), products[2]);
-        products[3] = fma(x, load(u[3] + i), products[3]);
-        products[4] = fma(x, load(u[4] + i), products[4]);
-        products[5] = fma(x, load(u[5] + i), products[5]);
-        products[6] = fma(x, load(u[6] + i), products[6]);
-        products[7] = fma(x, load(u[7] + i), products[7]);
-      }
-      if (i < n) {
-        const Vec x = load_tail(kept + i, n - i, 0.0);
-        for (std::int64_t k = 0; k < kTogether; ++k) {
-          products[k] = fma(x, load_tail(u[k] + i, n - i, 0.0), products[k]);
-        }
-      }
+      double products[kTogether];
+      multiply(kept, u, n, products);
       for (std::int64_t k = 0; k < together; ++k) {
         const std::int64_t at = curve * args.n_candidates + c0 + k;
         const Pair pair = {kept, u[k], n};
-        const double xu = sum(products[k]);
+        const double xu = products[k];
         Fit fit = {xu / uu[k], 0.0, Status::kOk};
         if (n < kFewest) {
           fit.status = n == 0 ? Status::kNonFinite : Status::kTooFewPoints;

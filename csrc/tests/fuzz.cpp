@@ -132,12 +132,36 @@ void residual(const Kernels& kernels, const Input& input) {
   for (const std::int32_t each : status) known_status(each);
 }
 
+// The values in rows of up to 64 points: the first are candidates, the others curves.
+void align(const Kernels& kernels, const Input& input) {
+  const std::int64_t grid = input.options[0] % 64 + 1;
+  const auto rows = static_cast<std::int64_t>(input.values.size()) / grid;
+  const std::int64_t m = rows < 1 ? 0 : input.options[1] % std::min<std::int64_t>(rows, 9);
+  const std::int64_t n = rows - m;
+  const auto size = [](std::int64_t k) { return static_cast<std::size_t>(k); };
+  const std::vector<double> candidates(input.values.begin(), input.values.begin() + m * grid);
+  const std::vector<double> curves(input.values.begin() + m * grid,
+                                   input.values.begin() + rows * grid);
+  std::vector<double> squares(size(m * (grid + 1)));
+  std::vector<double> delta(size(n), input.options[2] * 0.125);
+  std::vector<double> divisor(size(n * m));
+  std::vector<double> objective(size(n * m));
+  std::vector<double> error(size(n * m));
+  std::vector<std::int64_t> n_finite(size(n));
+  std::vector<std::int32_t> status(size(n * m), -1);
+  std::vector<double> scratch(size(kernels.align->scratch(grid)));
+  kernels.align->squares(candidates.data(), grid, squares.data(), 0, m);
+  kernels.align->align(
+      {curves.data(), candidates.data(), squares.data(), m, grid,
+       static_cast<Alignment>(input.options[3] % 3), delta.data(), divisor.data(), objective.data(),
+       input.options[4] % 2 == 0 ? error.data() : nullptr, n_finite.data(), status.data()},
+      0, n, scratch.data());
+  for (const std::int32_t each : status) known_status(each);
+}
+
 // One line per kernel.
 constexpr void (*kTargets[])(const Kernels&, const Input&) = {
-    ragged_mean,
-    math,
-    smooth,
-    residual,
+    ragged_mean, math, smooth, residual, align,
 };
 
 }  // namespace
