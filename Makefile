@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.done
 CEREBRAS := .venv-cerebras
+BENCH := .venv-bench
 PIP := python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
 
@@ -20,12 +21,12 @@ INPUTS := pyproject.toml CMakeLists.txt LICENSE README.md \
   $(shell find csrc planner templates ! -name '*.py[co]' ! -name __pycache__)
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
-.PHONY: help demo test lint format bench-startup test-cerebras test-sanitizers fuzz clean
+.PHONY: help demo test lint format bench bench-startup test-cerebras test-sanitizers fuzz clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo "make lint | format | bench-startup | test-cerebras | test-sanitizers | fuzz | clean"
+	@echo "make lint | format | bench | bench-startup | test-cerebras | test-sanitizers | fuzz | clean"
 
 demo: $(DONE)/wheel
 	@mkdir -p out/celerity
@@ -48,6 +49,11 @@ format: $(DONE)/dev
 
 bench-startup: $(DONE)/wheel
 	$(BIN)/python benchmarks/startup.py
+
+# The kernel against its peers, all in one process; BENCH_ARGS="w1 --quick" for a part of it.
+BENCH_ARGS ?=
+bench: $(BENCH)/.done/wheel $(BENCH)/.done/peers
+	$(BENCH)/bin/python benchmarks/kernel --json build/bench.json $(BENCH_ARGS)
 
 # The real cerebras_pytorch beside the package: about 6 GB, Python 3.11 on x86-64 Linux only.
 test-cerebras: $(CEREBRAS)/.done/wheel
@@ -75,7 +81,7 @@ fuzz: $(DONE)/build
 	.ci/fuzz build/fuzz/csrc/tests/kernel_fuzz $(FUZZ_SECONDS)
 
 clean:
-	rm -rf $(VENV) $(CEREBRAS) build out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CEREBRAS) $(BENCH) build out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # --- how the environments are made; each file says that a step is done -------------------------
 
@@ -108,4 +114,20 @@ $(CEREBRAS)/.done/wheel: $(CEREBRAS)/.done/venv $(INPUTS)
 	$(CEREBRAS)/bin/$(PIP) install -q --no-deps --force-reinstall build/wheel-cerebras/*.whl
 	$(CEREBRAS)/bin/$(PIP) install -q "$$(echo build/wheel-cerebras/*.whl)[test]" \
 	  cerebras-pytorch==2.10.0 -c .ci/constraints-cerebras.txt
+	@touch $@
+
+$(BENCH)/.done/venv: .ci/make-venv
+	.ci/make-venv $(BENCH)
+	@mkdir -p $(@D) && touch $@
+
+$(BENCH)/.done/wheel: $(BENCH)/.done/venv $(DONE)/wheel
+	$(BENCH)/bin/$(PIP) install -q --force-reinstall --no-deps build/wheel/*.whl
+	$(BENCH)/bin/$(PIP) install -q build/wheel/*.whl
+	@touch $@
+
+# One by one: a peer that does not install is left out, and the benchmark says so.
+$(BENCH)/.done/peers: benchmarks/kernel/requirements.txt | $(BENCH)/.done/venv
+	for peer in $$(cat $<); do \
+	  $(BENCH)/bin/$(PIP) install -q "$$peer" || echo "skipped: $$peer does not install" >&2; \
+	done
 	@touch $@

@@ -1,5 +1,6 @@
 #include "arrays.hpp"
 
+#include <algorithm>
 #include <string>
 
 namespace py = pybind11;
@@ -62,6 +63,14 @@ Ragged ragged_view(const py::array& values, const py::array& offsets) {
   check_offsets(ends, points.size);
   const std::int64_t curves = ends.size - 1;
   return {points.data, ends.data, curves, ends.data[curves] - ends.data[0]};
+}
+
+std::int64_t longest_curve(const Ragged& curves) {
+  std::int64_t longest = 0;
+  for (std::int64_t i = 0; i < curves.curves; ++i) {
+    longest = std::max(longest, curves.offsets[i + 1] - curves.offsets[i]);
+  }
+  return longest;
 }
 
 }  // namespace planner

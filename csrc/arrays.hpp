@@ -36,6 +36,9 @@ struct Ragged {
 };
 Ragged ragged_view(const pybind11::array& values, const pybind11::array& offsets);
 
+// Points of the longest curve; 0 without curves.
+std::int64_t longest_curve(const Ragged& curves);
+
 // Throws value_error unless the array holds `size` numbers: one "per curve", "per point".
 template <class T>
 void check_size(const View<T>& view, std::int64_t size, const char* name, const char* per) {

@@ -258,3 +258,145 @@ def schedule_fit(
         theta of shape ``(starts, 7)``; the last two where the best start ended, of shapes
         ``(steps,)`` and ``(steps, 7)``.
     """
+
+def smooth(
+    values: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    width: NDArray[np.float64],
+    kind: int,
+    *,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int32]]:
+    """Moving or exponential average at every point (:func:`planner.kernel.smoothing.smooth`).
+
+    Args:
+        values: C-contiguous float64, shape ``(points,)``.
+        offsets: C-contiguous int64, shape ``(curves + 1,)``.
+        width: Points in a window, or the weight of a new point; shape ``(curves,)``.
+        kind: 0 centred moving average, 1 trailing, 2 exponential.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(smoothed, n_finite, status)``, of shapes ``(points,)``, ``(curves,)``, ``(curves,)``.
+    """
+
+def resample(
+    values: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    width: NDArray[np.float64],
+    kind: int,
+    grid: NDArray[np.float64],
+    *,
+    positions: NDArray[np.float64] | None = None,
+    totals: NDArray[np.float64] | None = None,
+    divisors: NDArray[np.float64] | None = None,
+    normalize: bool = False,
+    offset: float = 0.0,
+    threads: int | None = None,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64], NDArray[np.int32]]:
+    """Smooth, resample, normalize (:func:`planner.kernel.smoothing.resample`).
+
+    Args:
+        values: C-contiguous float64, shape ``(points,)``.
+        offsets: C-contiguous int64, shape ``(curves + 1,)``.
+        width: As in :func:`smooth`.
+        kind: As in :func:`smooth`.
+        grid: t/T, not decreasing, shape ``(grid points,)``.
+        positions: t/T of each value, increasing in each curve, shape ``(points,)``.
+        totals: Points in each whole run, shape ``(curves,)``.
+        divisors: Shape ``(curves,)``; None: the last smoothed value.
+        normalize: Whether to divide.
+        offset: Subtracted from values and divisor.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(resampled, divisor, n_finite, status)``; ``resampled`` of shape
+        ``(curves, grid points)``, the others ``(curves,)``.
+    """
+
+def score_residuals(
+    values: NDArray[np.float64],
+    offsets: NDArray[np.int64],
+    reference: NDArray[np.float64],
+    *,
+    window_z: float,
+    cusum_slack: float,
+    cusum_limit: float,
+    ph_slack: float,
+    ph_limit: float,
+    clip: float,
+    least_noise: float,
+    residual: bool = False,
+    z: bool = False,
+    threads: int | None = None,
+) -> tuple[
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int64],
+    NDArray[np.int32],
+    NDArray[np.float64] | None,
+    NDArray[np.float64] | None,
+]:
+    """Score runs against a reference (:func:`planner.kernel.residuals.score`, which explains).
+
+    Args:
+        values: C-contiguous float64, shape ``(points,)``.
+        offsets: C-contiguous int64, shape ``(runs + 1,)``.
+        reference: Shape ``(points,)``, beside the values.
+        window_z: Limit of a spike.
+        cusum_slack: k.
+        cusum_limit: h.
+        ph_slack: delta of Page-Hinkley.
+        ph_limit: lambda of Page-Hinkley.
+        clip: How far a residual counts at most.
+        least_noise: Units of the values.
+        residual: Whether to return the residuals.
+        z: Whether to return the rolling z.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(level, noise, slope, lowest, highest, n_finite, spikes, first_spike, cusum_up,
+        cusum_down, page_hinkley, deviates, status)``, each ``(runs,)``, then the residuals and the
+        rolling z, ``(points,)`` each, or None.
+    """
+
+def align(
+    curves: NDArray[np.float64],
+    candidates: NDArray[np.float64],
+    grid: int,
+    method: int,
+    delta: NDArray[np.float64],
+    *,
+    errors: bool = False,
+    threads: int | None = None,
+) -> tuple[
+    NDArray[np.float64],
+    NDArray[np.float64],
+    NDArray[np.float64] | None,
+    NDArray[np.int64],
+    NDArray[np.int32],
+]:
+    """Divisors of partial curves, for every candidate (:func:`planner.kernel.alignment.align`).
+
+    Args:
+        curves: Shape ``(curves * grid,)``, one row after the other.
+        candidates: Shape ``(candidates * grid,)``.
+        grid: Points in a row.
+        method: 0 least squares, 1 Huber, 2 least absolute deviation.
+        delta: Of Huber, shape ``(curves,)``, units of the curves.
+        errors: Whether to return standard errors.
+        threads: At least 1; None: all CPUs.
+
+    Returns:
+        ``(divisor, objective, error, n_finite, status)``; ``n_finite`` of shape ``(curves,)``, the
+        others ``(curves, candidates)``; ``error`` may be None.
+    """

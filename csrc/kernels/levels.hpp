@@ -3,19 +3,25 @@
 // Read by per-level sources too: declarations and plain types only, nothing that emits a symbol.
 #pragma once
 
+#include "align.hpp"
 #include "fit.hpp"
 #include "losslaw.hpp"
 #include "math.hpp"
 #include "ragged.hpp"
+#include "residual.hpp"
 #include "schedule.hpp"
+#include "smooth.hpp"
 
 // X(type of the table, name of the table); the name is also that of kernels/<name>.cpp.
-#define PLANNER_WORKLOADS(X) \
-  X(FitKernels, fit)         \
-  X(LosslawKernels, losslaw) \
-  X(MathKernels, math)       \
-  X(RaggedKernels, ragged)   \
-  X(ScheduleKernels, schedule)
+#define PLANNER_WORKLOADS(X)   \
+  X(AlignKernels, align)       \
+  X(FitKernels, fit)           \
+  X(LosslawKernels, losslaw)   \
+  X(MathKernels, math)         \
+  X(RaggedKernels, ragged)     \
+  X(ResidualKernels, residual) \
+  X(ScheduleKernels, schedule) \
+  X(SmoothKernels, smooth)
 
 // X(level), best first. CMake defines PLANNER_HAVE_X86_LEVELS when it builds all three.
 #if defined(PLANNER_HAVE_X86_LEVELS)

@@ -374,7 +374,8 @@ void write(const Point& at, const Outcome& outcome, double* theta, double* objec
   *status = static_cast<std::int32_t>(outcome.status);
 }
 
-void fit(const LossLawFit& args, std::int64_t begin, std::int64_t end, double* scratch) noexcept {
+void fit_runs(const LossLawFit& args, std::int64_t begin, std::int64_t end,
+              double* scratch) noexcept {
   const LossLaw& law = args.law;
   const Points points = {law.x, law.y, law.z, law.repeats, law.weights, law.padded};
   for (std::int64_t i = begin; i < end; ++i) {
@@ -647,6 +648,6 @@ void screen(const LossLawScreen& args, std::int64_t begin, std::int64_t end,
 
 }  // namespace
 
-const LosslawKernels losslaw = {screen, fit, refit};
+const LosslawKernels losslaw = {screen, fit_runs, refit};
 
 }  // namespace planner::PLANNER_LEVEL

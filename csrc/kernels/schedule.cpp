@@ -174,12 +174,12 @@ void fit_one(const ScheduleFit& args, std::int64_t start) {
   args.status[start] = static_cast<std::int32_t>(status);
 }
 
-void fit(const ScheduleFit& args, std::int64_t begin, std::int64_t end) noexcept {
+void fit_curves(const ScheduleFit& args, std::int64_t begin, std::int64_t end) noexcept {
   for (std::int64_t start = begin; start < end; ++start) fit_one(args, start);
 }
 
 }  // namespace
 
-const ScheduleKernels schedule = {predict, fit};
+const ScheduleKernels schedule = {predict, fit_curves};
 
 }  // namespace planner::PLANNER_LEVEL

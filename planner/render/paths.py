@@ -8,6 +8,8 @@ import re
 from planner.render.errors import CannotExpressError
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
+# Files of the bundle's own top folder, whatever the trainer.
+_TAKEN = ("readme.md", "plan.json", "manifest.json", "launch.sh")
 _OTHER = re.compile(r"[^A-Za-z0-9._-]+")
 
 
@@ -19,7 +21,8 @@ def slug(name: str) -> str:
     give different slugs.
     """
     # A name that already looks like a cleaned form gets a hash too, or two names could meet.
-    if _PLAIN.match(name) and not re.search(r"-[0-9a-f]{8}\Z", name):
+    clean = _PLAIN.match(name) and not re.search(r"-[0-9a-f]{8}\Z", name)
+    if clean and name.casefold() not in _TAKEN:
         return name
     stem = _OTHER.sub("-", name).strip("._-")[:54].rstrip("._-") or "run"
     return f"{stem}-{hashlib.sha256(name.encode('utf-8', 'surrogatepass')).hexdigest()[:8]}"

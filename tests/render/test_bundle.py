@@ -303,3 +303,11 @@ def test_a_thousand_runs_take_seconds(tmp_path: Path) -> None:
     elapsed = time.perf_counter() - start
     print(f"1000 runs rendered and written in {elapsed:.2f} s")
     assert elapsed < 10
+
+
+@pytest.mark.parametrize("name", ["README.md", "plan.json", "Manifest.json", "launch.sh"])
+def test_a_run_may_be_named_as_a_file_of_the_bundle(tmp_path: Path, name: str) -> None:
+    bundle = render_plan(rename(tiny_plan(), runs=[name]), "modelzoo", tmp_path / "jobs")
+    folders = {path.split("/")[0] for path in bundle.rendered.files if "/" in path}
+    assert len(folders) == 1
+    assert name not in folders
