@@ -92,6 +92,7 @@ print(os.waitstatus_to_exitcode(status), _testing.pool_threads())
 def test_ctrl_c(run_python: Run, threads: int) -> None:
     code = f"""
 import os, signal, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored if run in the background
 from planner._core import _testing
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 start = time.monotonic()
