@@ -1,5 +1,6 @@
 // One pass over the points: prefix sums (or the exponential average itself) into scratch memory.
-// A smoothed value is then two look-ups and a division, made only where it is wanted.
+// A smoothed value is then two look-ups and a division, made only where it is wanted. On a grid each
+// look-up takes two neighbours in one 128-bit load: gathers take four times as long.
 //
 // No fma(): the bits are the same at every level.
 #include "smooth.hpp"
@@ -80,29 +81,106 @@ PLANNER_INLINE Vec gather(const double* from, const Vec& index) {
 
 constexpr double kIota[kLanes] = {0, 1, 2, 3, 4, 5, 6, 7};
 
-// Masks of a scan in three steps: lanes 1, 3, 5, 7 take the one before them, then 2, 3 take 1 and
-// 6, 7 take 5, then 4..7 take 3.
-constexpr std::int64_t kPairs[kLanes] = {0, -1, 0, -1, 0, -1, 0, -1};
-constexpr std::int64_t kFours[kLanes] = {0, 0, -1, -1, 0, 0, -1, -1};
-constexpr std::int64_t kHalves[kLanes] = {0, 0, 0, 0, -1, -1, -1, -1};
+// Sums of the first 1, 2, ..., 8 lanes: lanes 1, 3, 5, 7 take the one before them, then 2, 3 take 1
+// and 6, 7 take 5, then 4..7 take 3. (The sign of a zero may differ between levels; it is gone once
+// something is added.)
+PLANNER_INLINE Vec scan(const Vec& x) {
+  Vec r = x;
+#if defined(__AVX512F__)
+  r.part[0] += _mm512_maskz_movedup_pd(0xaa, r.part[0]);
+  r.part[0] += _mm512_maskz_permutex_pd(0xcc, r.part[0], 0x55);
+  r.part[0] += _mm512_maskz_permutexvar_pd(0xf0, _mm512_set1_epi64(3), r.part[0]);
+#elif defined(__AVX2__)
+  const __m256d zero = _mm256_setzero_pd();
+  PLANNER_EACH(r.part[p] += _mm256_unpacklo_pd(zero, r.part[p]);)
+  PLANNER_EACH(r.part[p] +=
+               _mm256_blend_pd(zero, _mm256_permute4x64_pd(r.part[p], 0x55), 0xc);)
+  r.part[1] += _mm256_permute4x64_pd(r.part[0], 0xff);
+#else
+  PLANNER_EACH(r.part[p] += (Doubles{0.0, r.part[p][0]});)
+  r.part[1] += Doubles{} + r.part[0][1];
+  r.part[3] += Doubles{} + r.part[2][1];
+  const Doubles fourth = Doubles{} + r.part[1][1];
+  r.part[2] += fourth;
+  r.part[3] += fourth;
+#endif
+  return r;
+}
+
+// from[at[k]] and from[at[k] + 1] for k = 0..7, each pair from one load: k = 0, 2, 4, 6 and
+// k = 1, 3, 5, 7.
+struct Pairs {
+  Vec even;
+  Vec odd;
+};
+
+PLANNER_INLINE Pairs load_pairs(const double* from, const std::int64_t* at) {
+  Pairs r;
+#if defined(__AVX512F__)
+  const auto four = [&](int first) {
+    const auto two = [&](int k) {
+      return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(from + at[k])),
+                                  _mm_loadu_pd(from + at[k + 2]), 1);
+    };
+    return _mm512_insertf64x4(_mm512_castpd256_pd512(two(first)), two(first + 4), 1);
+  };
+  r.even.part[0] = four(0);
+  r.odd.part[0] = four(1);
+#elif defined(__AVX2__)
+  const auto two = [&](std::int64_t k) {
+    return _mm256_insertf128_pd(_mm256_castpd128_pd256(_mm_loadu_pd(from + at[k])),
+                                _mm_loadu_pd(from + at[k + 2]), 1);
+  };
+  PLANNER_EACH(r.even.part[p] = two(4 * p); r.odd.part[p] = two(4 * p + 1);)
+#else
+  PLANNER_EACH(__builtin_memcpy(&r.even.part[p], from + at[2 * p], sizeof(Doubles));
+               __builtin_memcpy(&r.odd.part[p], from + at[2 * p + 1], sizeof(Doubles));)
+#endif
+  return r;
+}
+
+PLANNER_INLINE Pairs operator-(const Pairs& a, const Pairs& b) {
+  return {a.even - b.even, a.odd - b.odd};
+}
+
+// The first ones of the pairs in order, and the second ones.
+PLANNER_INLINE Vec first_of(const Pairs& x) {
+  Vec r;
+#if defined(__AVX512F__)
+  r.part[0] = _mm512_unpacklo_pd(x.even.part[0], x.odd.part[0]);
+#elif defined(__AVX2__)
+  PLANNER_EACH(r.part[p] = _mm256_unpacklo_pd(x.even.part[p], x.odd.part[p]);)
+#else
+  PLANNER_EACH(r.part[p] = (Doubles{x.even.part[p][0], x.odd.part[p][0]});)
+#endif
+  return r;
+}
+PLANNER_INLINE Vec second_of(const Pairs& x) {
+  Vec r;
+#if defined(__AVX512F__)
+  r.part[0] = _mm512_unpackhi_pd(x.even.part[0], x.odd.part[0]);
+#elif defined(__AVX2__)
+  PLANNER_EACH(r.part[p] = _mm256_unpackhi_pd(x.even.part[p], x.odd.part[p]);)
+#else
+  PLANNER_EACH(r.part[p] = (Doubles{x.even.part[p][1], x.odd.part[p][1]});)
+#endif
+  return r;
+}
 
 PLANNER_INLINE Bits load_bits(const std::int64_t* from) {
   Bits r;
   PLANNER_EACH(__builtin_memcpy(&r.part[p], from + p * kWidth, sizeof r.part[p]);)
   return r;
 }
+PLANNER_INLINE void store_bits(std::int64_t* to, const Bits& x) {
+  PLANNER_EACH(__builtin_memcpy(to + p * kWidth, &x.part[p], sizeof x.part[p]);)
+}
 
-struct Scan {
-  Bits pairs = load_bits(kPairs);
-  Bits fours = load_bits(kFours);
-  Bits halves = load_bits(kHalves);
-};
-
-// Sums of the first 1, 2, ..., 8 lanes.
-PLANNER_INLINE Vec scan(const Scan& scan, Vec x) {
-  x = x + keep(first_of_pair(x), scan.pairs);
-  x = x + keep(second_of_four(x), scan.fours);
-  return x + keep(spread<3>(x), scan.halves);
+// Whole numbers from 0 to 2^52 between double and integer: they are the last bits of 2^52 + x.
+constexpr std::int64_t kLow52 = 0x000fffffffffffff;
+PLANNER_INLINE Bits to_integers(const Vec& x) { return as_bits(x + kTwo52) & kLow52; }
+PLANNER_INLINE Vec to_doubles(const Bits& x) {
+  return as_vec(x | std::int64_t{0x4330000000000000}) - kTwo52;
 }
 
 // --- what one pass leaves in scratch memory -----------------------------------------------------
@@ -112,13 +190,14 @@ struct Curve {
   std::int64_t points;
   std::int64_t n_finite;
   // Moving average over i - left .. i + right.
-  double left;
-  double right;
-  double shift;     // taken off the values before they are summed: it keeps the sums small
-  double* sums;     // [i] of the points of the block before i, for i from 0 to points
-  double* missing;  // [i] missing points before i, over all blocks; filled where there are some
-  double* high;     // [block] the sum before it, in two parts
+  std::int64_t left;
+  std::int64_t right;
+  double shift;  // taken off the values before they are summed: it keeps the sums small
+  double* sums;  // [i] of the points of the block before i, for i from 0 to points
+  double* high;  // [block] the sum before it, in two parts
   double* low;
+  double* missing;  // [i] missing points before i; filled for all points to be smoothed
+  std::int64_t* gaps;  // [k] missing points before 8 k, times 256, and which of 8 k + (0..7) are
   // Otherwise the smoothed values themselves.
   bool direct;
   double* smoothed;
@@ -159,13 +238,25 @@ PLANNER_INLINE void fetch(Ahead& ahead, std::int64_t lines) {
   }
 }
 
+// The sums of the first 1, ..., 8 of the values, less the shift; and the next one of `gaps`.
+PLANNER_INLINE Vec sums_of(const Vec& x, const Vec& shift, std::int64_t& missing,
+                           std::int64_t& gap) {
+  const Bits mask = usable(x);
+  const unsigned good = lanes(mask);
+  gap = missing;
+  if (__builtin_expect(good != 0xff, 0)) {
+    gap += static_cast<std::int64_t>(~good & 0xff);
+    missing += 256 * (kLanes - __builtin_popcount(good));
+  }
+  return scan(keep(x - shift, mask));
+}
+
 void sum_up(Curve& curve, Ahead& ahead) noexcept {
-  const Scan steps;
-  Bits counts = {};
   double high = 0.0;
   double low = 0.0;
   const Vec shift = vec(curve.shift);
   const std::int64_t points = curve.points;
+  std::int64_t missing = 0;  // times 256
   for (std::int64_t start = 0, block = 0; start <= points; start += kBlock, ++block) {
     curve.high[block] = high;
     curve.low[block] = low;
@@ -174,30 +265,30 @@ void sum_up(Curve& curve, Ahead& ahead) noexcept {
     curve.sums[start] = 0.0;
     std::int64_t i = start;
     for (; i + kLanes <= end; i += kLanes) {
-      const Vec x = load(curve.at + i);
-      const Bits mask = usable(x);
-      counts = counts - mask;
-      const Vec s = scan(steps, keep(x - shift, mask));
+      const Vec s = sums_of(load(curve.at + i), shift, missing, curve.gaps[i / kLanes]);
       store(curve.sums + i + 1, s + carry);
       carry = carry + spread<7>(s);
       if ((i & kLanes) == 0) fetch(ahead, 1);
     }
     if (i < end) {
-      const Vec x = load_tail(curve.at + i, end - i, kNan);
-      const Bits mask = usable(x);
-      counts = counts - mask;
-      store_tail(curve.sums + i + 1, scan(steps, keep(x - shift, mask)) + carry, end - i);
+      const Vec s = sums_of(load_tail(curve.at + i, end - i, kNan), shift, missing,
+                            curve.gaps[i / kLanes]);
+      store_tail(curve.sums + i + 1, s + carry, end - i);
     }
     two_sum(high, low, curve.sums[end]);
   }
-  std::int64_t lane[kLanes];
-  __builtin_memcpy(lane, &counts, sizeof lane);
-  curve.n_finite = 0;
-  for (const std::int64_t each : lane) curve.n_finite += each;
+  const std::int64_t over = (points + kLanes - 1) / kLanes * kLanes - points;
+  curve.n_finite = points + over - missing / 256;
+  if (over == 0) curve.gaps[points / kLanes] = missing;
+}
+
+PLANNER_INLINE std::int64_t missing_before(const Curve& curve, std::int64_t i) {
+  const std::int64_t gap = curve.gaps[i / kLanes];
+  const std::int64_t here = gap & ((std::int64_t{1} << i % kLanes) - 1);
+  return gap / 256 + __builtin_popcount(static_cast<unsigned>(here));
 }
 
 void count_missing(const Curve& curve) noexcept {
-  const Scan steps;
   Vec carry = vec(0.0);
   curve.missing[0] = 0.0;
   std::int64_t i = 0;
@@ -207,13 +298,13 @@ void count_missing(const Curve& curve) noexcept {
       store(curve.missing + i + 1, carry);
       continue;
     }
-    const Vec s = scan(steps, keep(vec(1.0), ~mask));
+    const Vec s = scan(keep(vec(1.0), ~mask));
     store(curve.missing + i + 1, s + carry);
     carry = carry + spread<7>(s);
   }
   if (i < curve.points) {
     const Vec x = load_tail(curve.at + i, curve.points - i, kNan);
-    store_tail(curve.missing + i + 1, scan(steps, keep(vec(1.0), ~usable(x))) + carry,
+    store_tail(curve.missing + i + 1, scan(keep(vec(1.0), ~usable(x))) + carry,
                curve.points - i);
   }
 }
@@ -297,10 +388,12 @@ void copy(Curve& curve) noexcept {
 constexpr std::int64_t padded(std::int64_t n) { return (n + 16) / 8 * 8; }
 
 std::int64_t scratch(std::int64_t longest, std::int64_t grid_points) noexcept {
-  return 2 * padded(longest + 1) + 2 * padded(longest / kBlock + 1) + 2 * padded(grid_points);
+  return 2 * padded(longest + 1) + 2 * padded(longest / kBlock + 1) +
+         padded(longest / kLanes + 1) + 2 * padded(grid_points);
 }
 
-// The pass over curve `index`. `smoothed` takes the values of a direct one.
+// The pass over curve `index`. `smoothed` takes the values of a direct one; null: scratch memory
+// does, for a grid.
 PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* memory,
                              double* smoothed, Ahead& ahead) {
   Curve curve = {};
@@ -309,11 +402,12 @@ PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* 
   const double width = in.width[index];
   const auto n = static_cast<double>(curve.points);
   const std::int64_t blocks = padded(curve.points / kBlock + 1);
-  curve.sums = memory;
-  curve.missing = curve.sums + padded(curve.points + 1);
+  curve.sums = memory + (kLanes - 1);  // [1], where the first eight go, is at a cache line
+  curve.missing = memory + padded(curve.points + 1);
   curve.high = curve.missing + padded(curve.points + 1);
   curve.low = curve.high + blocks;
-  curve.smoothed = smoothed != nullptr ? smoothed : curve.sums;
+  curve.gaps = reinterpret_cast<std::int64_t*>(curve.low + blocks);
+  curve.smoothed = smoothed != nullptr ? smoothed : memory;
 
   if (in.kind == Smoothing::kExponential) {
     curve.direct = true;
@@ -330,11 +424,11 @@ PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* 
     return curve;
   }
   const bool centred = in.kind == Smoothing::kCentred;
-  curve.left = static_cast<double>(centred ? window / 2 : window - 1);
-  curve.right = static_cast<double>(centred ? (window - 1) / 2 : 0);
+  curve.left = centred ? window / 2 : window - 1;
+  curve.right = centred ? (window - 1) / 2 : 0;
   curve.shift = typical(curve.at, curve.points);
   sum_up(curve, ahead);
-  if (curve.n_finite < curve.points) count_missing(curve);
+  if (smoothed != nullptr && curve.n_finite < curve.points) count_missing(curve);
   return curve;
 }
 
@@ -351,8 +445,9 @@ enum class Look { kPlain, kGaps, kLong };
 
 template <Look kLook>
 PLANNER_INLINE Vec average_at(const Curve& curve, const Vec& i) {
-  const Vec a = max(i - curve.left, vec(0.0));
-  const Vec b = min(i + (curve.right + 1.0), vec(static_cast<double>(curve.points)));
+  const Vec a = max(i - static_cast<double>(curve.left), vec(0.0));
+  const Vec b = min(i + static_cast<double>(curve.right + 1),
+                    vec(static_cast<double>(curve.points)));
   Vec sum = gather(curve.sums, b) - gather(curve.sums, a);
   if constexpr (kLook == Look::kLong) {
     const Vec from = block_of(a);
@@ -370,17 +465,10 @@ PLANNER_INLINE Look look_of(const Curve& curve) {
   return curve.n_finite < curve.points ? Look::kGaps : Look::kPlain;
 }
 
-PLANNER_INLINE double last_of(const Curve& curve) {
-  if (curve.direct) return curve.smoothed[curve.points - 1];
-  double lane[kLanes];
-  store(lane, average_at<Look::kLong>(curve, vec(static_cast<double>(curve.points - 1))));
-  return lane[0];
-}
-
 template <Look kLook>
 void smooth_all(const Curve& curve, double* to) noexcept {
-  const auto left = static_cast<std::int64_t>(curve.left);
-  const auto right = static_cast<std::int64_t>(curve.right);
+  const std::int64_t left = curve.left;
+  const std::int64_t right = curve.right;
   std::int64_t i = 0;
   while (i < curve.points) {
     // Inside, and in one block at either end: all comes from neighbouring places.
@@ -458,7 +546,7 @@ void smooth_curves(const SmoothCurves& args, std::int64_t begin, std::int64_t en
 
 // Grid point k lies at index[k] + part[k]; a NaN part says that the run has not come so far.
 PLANNER_INLINE void locate_evenly(const double* grid, std::int64_t n, std::int64_t points,
-                                  double total, double* index, double* part) {
+                                  double total, std::int64_t* index, double* part) {
   const Vec last = vec(static_cast<double>(points - 1));
   const Vec end = last + 1e-9 * total;  // rounding of grid * total does not count
   for (std::int64_t k = 0; k < n; k += kLanes) {
@@ -469,17 +557,17 @@ PLANNER_INLINE void locate_evenly(const double* grid, std::int64_t n, std::int64
     const Vec floor = select(nearest > inside, nearest - 1.0, nearest);
     // The comparison is false for NaN.
     store(part + k, select(x <= end, inside - floor, kNan));
-    store(index + k, select(x <= end, floor, last));
+    store_bits(index + k, to_integers(select(x <= end, floor, last)));
   }
 }
 
 PLANNER_INLINE void locate(const double* grid, std::int64_t n, const double* positions,
-                           std::int64_t points, double* index, double* part) {
+                           std::int64_t points, std::int64_t* index, double* part) {
   std::int64_t i = 0;
   for (std::int64_t k = 0; k < n; ++k) {
     const double g = grid[k];
     while (i + 1 < points && positions[i + 1] <= g) ++i;
-    index[k] = static_cast<double>(i);
+    index[k] = i;
     if (i + 1 < points) {
       const double before = g - positions[i];
       part[k] = before <= 0.0 ? 0.0 : before / (positions[i + 1] - positions[i]);
@@ -494,61 +582,155 @@ PLANNER_INLINE void locate(const double* grid, std::int64_t n, const double* pos
   }
 }
 
-// Whether the windows of indices first to last + 1 are all of full width, with no point missing.
-// Indices in between lie between them: a grid that decreases is sent another way.
-PLANNER_INLINE bool all_full(const Curve& curve, double first, double last) {
-  const auto n = static_cast<double>(curve.points);
-  if (curve.direct || curve.points >= kBlock || !(first >= curve.left) ||
-      !(last + (curve.right + 2.0) <= n)) {
-    return false;
-  }
-  if (curve.n_finite == curve.points) return true;
-  const auto from = static_cast<std::int64_t>(first - curve.left);
-  const auto to = static_cast<std::int64_t>(last + (curve.right + 2.0));
-  return curve.missing[to] == curve.missing[from];
+// What lies between two points: the first where the part is 0, though the second be NaN.
+PLANNER_INLINE Vec between(const Vec& first, const Vec& second, const Vec& part) {
+  return select(part == 0.0, first, first + (second - first) * part);
 }
 
-template <Look kLook, class Value>
-PLANNER_INLINE void look_up(const Curve& curve, std::int64_t n, const double* index,
-                            const double* part, bool rises, double offset, double scale,
-                            Ahead ahead, double* to, Value value) {
-  const Vec last = vec(static_cast<double>(curve.points - 1));
-  const double per_point = 1.0 / (curve.left + curve.right + 1.0);
-  const double by = 1.0 / scale;
-  const std::int64_t lines = n > 0 ? ahead.left / 64 * kLanes / n + 1 : 0;
-  for (std::int64_t k = 0; k < n; k += kLanes) {
-    fetch(ahead, lines);
-    const Vec i = load(index + k);
-    const Vec f = load(part + k);
-    Vec s;
-    if (kLook != Look::kLong && rises && all_full(curve, index[k], index[k + kLanes - 1])) {
-      const Vec a = i - curve.left;
-      const Vec b = i + (curve.right + 1.0);
-      const Vec sum0 = gather(curve.sums, b) - gather(curve.sums, a);
-      const Vec sum1 = gather(curve.sums + 1, b) - gather(curve.sums + 1, a);
-      s = curve.shift + (sum0 + (sum1 - sum0) * f) * per_point;
-    } else {
-      const Vec s0 = value(i);
-      const Vec s1 = value(min(i + 1.0, last));
-      s = select(f == 0.0, s0, s0 + (s1 - s0) * f);
-    }
-    const Vec y = (s - offset) * by;
-    if (k + kLanes <= n) {
-      store(to + k, y);
-    } else {
-      store_tail(to + k, y, n - k);
+PLANNER_INLINE Vec value_at(const Curve& curve, const std::int64_t* index, const Vec& part) {
+  const Pairs s = load_pairs(curve.smoothed, index);
+  return between(first_of(s), second_of(s), part);
+}
+
+// The sum of points a..b-1, less as many shifts, and how many of them are usable.
+PLANNER_INLINE double sum_between(const Curve& curve, std::int64_t a, std::int64_t b) {
+  const double sum = curve.sums[b] - curve.sums[a];
+  if (curve.points < kBlock) return sum;
+  const std::int64_t from = a / kBlock;
+  const std::int64_t to = b / kBlock;
+  return sum + ((curve.high[to] - curve.high[from]) + (curve.low[to] - curve.low[from]));
+}
+PLANNER_INLINE double usable_between(const Curve& curve, std::int64_t a, std::int64_t b) {
+  return static_cast<double>((b - a) - (missing_before(curve, b) - missing_before(curve, a)));
+}
+
+PLANNER_INLINE std::int64_t start_of(const Curve& curve, std::int64_t i) {
+  return i > curve.left ? i - curve.left : 0;
+}
+PLANNER_INLINE std::int64_t end_of(const Curve& curve, std::int64_t i) {
+  return i < curve.points - curve.right ? i + curve.right + 1 : curve.points;
+}
+
+PLANNER_INLINE Vec average_of(const Curve& curve, const Vec& sum, const Vec& n) {
+  return select(n > 0.0, curve.shift + sum / n, kNan);
+}
+
+PLANNER_INLINE double last_of(const Curve& curve) {
+  if (curve.direct) return curve.smoothed[curve.points - 1];
+  const std::int64_t a = start_of(curve, curve.points - 1);
+  const double n = usable_between(curve, a, curve.points);
+  return n > 0.0 ? curve.shift + sum_between(curve, a, curve.points) / n : kNan;
+}
+
+// The averages of eight points and of the next ones, whatever their windows: those shrink at the
+// ends, miss points, or lie in several blocks.
+__attribute__((noinline)) void average_any(const Curve& curve, const std::int64_t* index,
+                                           Vec& here, Vec& next) noexcept {
+  double sum[2][kLanes];
+  double n[2][kLanes];
+  for (std::int64_t k = 0; k < kLanes; ++k) {
+    const std::int64_t after = index[k] + 1 < curve.points ? index[k] + 1 : index[k];
+    const std::int64_t a[2] = {start_of(curve, index[k]), start_of(curve, after)};
+    const std::int64_t b[2] = {end_of(curve, index[k]), end_of(curve, after)};
+    for (int each = 0; each < 2; ++each) {
+      sum[each][k] = sum_between(curve, a[each], b[each]);
+      n[each][k] = usable_between(curve, a[each], b[each]);
     }
   }
+  here = average_of(curve, load(sum[0]), load(n[0]));
+  next = average_of(curve, load(sum[1]), load(n[1]));
+}
+
+// Points missing before eight points, and before the next ones.
+PLANNER_INLINE void missing_before(const Curve& curve, const std::int64_t* index, Vec& here,
+                                   Vec& next) {
+  std::int64_t before[kLanes];
+  std::int64_t then[kLanes];
+  for (std::int64_t k = 0; k < kLanes; ++k) {
+    const std::int64_t gap = curve.gaps[index[k] / kLanes];
+    const std::int64_t at = index[k] % kLanes;
+    const std::int64_t passed = gap & ((std::int64_t{1} << at) - 1);
+    before[k] = gap / 256 + __builtin_popcount(static_cast<unsigned>(passed));
+    then[k] = before[k] + (gap >> at & 1);
+  }
+  here = to_doubles(load_bits(before));
+  next = to_doubles(load_bits(then));
+}
+
+// Smoothed values at index + part. Of eight indices, those in between lie between the first and the
+// last one if the grid rises.
+PLANNER_INLINE Vec average_on(const Curve& curve, bool rises, double per_point,
+                              const std::int64_t* index, const Vec& part) {
+  const std::int64_t first = index[0];
+  const std::int64_t last = index[kLanes - 1];
+  // Where the first window starts and the last one ends, and the same one point later.
+  const std::int64_t a0 = start_of(curve, first);
+  const std::int64_t b1 = end_of(curve, last + 1);
+  double jump = 0.0;  // between the blocks
+  bool simple = rises;
+  if (curve.points >= kBlock) {
+    const std::int64_t from = a0 / kBlock;
+    const std::int64_t to = b1 / kBlock;
+    simple &= from == start_of(curve, last + 1) / kBlock && to == end_of(curve, first) / kBlock;
+    jump = (curve.high[to] - curve.high[from]) + (curve.low[to] - curve.low[from]);
+  }
+  if (!__builtin_expect(simple, 1)) {
+    Vec here;
+    Vec next;
+    average_any(curve, index, here, next);
+    return between(here, next, part);
+  }
+  const bool gaps =
+      curve.n_finite != curve.points && missing_before(curve, a0) != missing_before(curve, b1);
+  if (!gaps && first >= curve.left && last + curve.right + 2 <= curve.points) {
+    const Pairs sums = load_pairs(curve.sums + (curve.right + 1), index) -
+                       load_pairs(curve.sums - curve.left, index);
+    const Vec here = first_of(sums) + jump;
+    const Vec next = second_of(sums) + jump;
+    return curve.shift + (here + (next - here) * part) * per_point;
+  }
+
+  const Vec i = to_doubles(load_bits(index));
+  const auto left = static_cast<double>(curve.left);
+  const auto right = static_cast<double>(curve.right);
+  const Vec end = vec(static_cast<double>(curve.points));
+  const Vec a = max(i - left, vec(0.0));
+  const Vec a_next = max(i - (left - 1.0), vec(0.0));
+  const Vec b = min(i + (right + 1.0), end);
+  const Vec b_next = min(i + (right + 2.0), end);
+  std::int64_t from[kLanes];
+  std::int64_t to[kLanes];
+  store_bits(from, to_integers(a));
+  store_bits(to, to_integers(b));
+  const Pairs before = load_pairs(curve.sums, from);
+  const Pairs until = load_pairs(curve.sums, to);
+  const Vec here = (first_of(until) - first_of(before)) + jump;
+  const Vec next = (select(b_next > b, second_of(until), first_of(until)) -
+                    select(a_next > a, second_of(before), first_of(before))) +
+                   jump;
+  Vec n = b - a;
+  Vec n_next = b_next - a_next;
+  if (gaps) {
+    Vec missing;
+    Vec missing_next;
+    missing_before(curve, from, missing, missing_next);
+    n += missing;
+    n_next += select(a_next > a, missing_next, missing);
+    missing_before(curve, to, missing, missing_next);
+    n = n - missing;
+    n_next = n_next - select(b_next > b, missing_next, missing);
+  }
+  return between(average_of(curve, here, n), average_of(curve, next, n_next), part);
 }
 
 void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
               double* memory) noexcept {
   const std::int64_t n = args.grid_points;
-  double* const index = memory;
-  double* const part = index + padded(n);
+  auto* const index = reinterpret_cast<std::int64_t*>(memory);
+  double* const part = memory + padded(n);
   bool rises = true;
   for (std::int64_t k = 1; k < n; ++k) rises &= args.grid[k - 1] <= args.grid[k];
-  const double* located = nullptr;  // where index and part are those of an even curve: its totals
+  bool located = false;  // whether index and part are those of an even curve of such a total
   std::int64_t located_points = 0;
   double located_total = 0.0;
   for (std::int64_t at = begin; at < end; ++at) {
@@ -579,32 +761,33 @@ void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
     } else {
       const double total =
           args.totals != nullptr ? args.totals[at] : static_cast<double>(curve.points);
-      if (located == nullptr || located_points != curve.points || located_total != total) {
+      if (!located || located_points != curve.points || located_total != total) {
         locate_evenly(args.grid, n, curve.points, total > 0.0 ? total : kNan, index, part);
-        located = index;
+        located = true;
         located_points = curve.points;
         located_total = total;
       }
     }
-    const double scale = divisor - offset;
+    const double by = 1.0 / (divisor - offset);
+    const std::int64_t lines = ahead.left / 64 * kLanes / (n > 0 ? n : 1) + 1;
+    const auto each = [&](auto value) {
+      for (std::int64_t k = 0; k < n; k += kLanes) {
+        fetch(ahead, lines);
+        const Vec y = (value(index + k, load(part + k)) - offset) * by;
+        if (k + kLanes <= n) {
+          store(to + k, y);
+        } else {
+          store_tail(to + k, y, n - k);
+        }
+      }
+    };
     if (curve.direct) {
-      look_up<Look::kPlain>(curve, n, index, part, rises, offset, scale, ahead, to,
-                            [&](const Vec& i) { return gather(curve.smoothed, i); });
-      continue;
-    }
-    switch (look_of(curve)) {
-      case Look::kPlain:
-        look_up<Look::kPlain>(curve, n, index, part, rises, offset, scale, ahead, to,
-                              [&](const Vec& i) { return average_at<Look::kPlain>(curve, i); });
-        break;
-      case Look::kGaps:
-        look_up<Look::kGaps>(curve, n, index, part, rises, offset, scale, ahead, to,
-                             [&](const Vec& i) { return average_at<Look::kGaps>(curve, i); });
-        break;
-      case Look::kLong:
-        look_up<Look::kLong>(curve, n, index, part, rises, offset, scale, ahead, to,
-                             [&](const Vec& i) { return average_at<Look::kLong>(curve, i); });
-        break;
+      each([&](const std::int64_t* i, const Vec& f) { return value_at(curve, i, f); });
+    } else {
+      const double per_point = 1.0 / static_cast<double>(curve.left + curve.right + 1);
+      each([&](const std::int64_t* i, const Vec& f) {
+        return average_on(curve, rises, per_point, i, f);
+      });
     }
   }
 }
