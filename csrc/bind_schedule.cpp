@@ -117,15 +117,13 @@ py::tuple schedule_predict(const py::array& lr, const py::array& lr_offsets, con
     const std::int64_t end = in.offsets.data[curve + 1];
     if (begin == end) continue;
     std::optional<ScheduleBlocks> blocks;
-    {
-      const py::gil_scoped_release release;
+    without_gil([&] {
       blocks.emplace(in.lr.values + in.lr.offsets[curve],
                      in.lr.offsets[curve + 1] - in.lr.offsets[curve], blocked);
-    }
+    });
     for (std::int64_t done = begin; done < end;) {
       std::int64_t next = done;
-      {
-        const py::gil_scoped_release release;
+      without_gil([&] {
         terms.clear();
         while (next < end && (next == done || static_cast<std::int64_t>(terms.s.size()) +
                                                       blocks->count(in.steps.data[next]) <=
@@ -133,7 +131,7 @@ py::tuple schedule_predict(const py::array& lr, const py::array& lr_offsets, con
           terms.add(*blocks, in.steps.data[next]);
           ++next;
         }
-      }
+      });
       const double cost = 30.0 + kNanosecondsPerTerm * static_cast<double>(terms.s.size()) /
                                      static_cast<double>(next - done);
       const std::int64_t targets = next - done;
@@ -183,8 +181,7 @@ py::tuple schedule_fit(const py::array& lr, const py::array& lr_offsets, const p
   const std::int64_t count = from.size / kN;
 
   Terms terms;
-  {
-    const py::gil_scoped_release release;
+  without_gil([&] {
     for (std::int64_t curve = 0; curve < in.lr.curves; ++curve) {
       const ScheduleBlocks blocks(in.lr.values + in.lr.offsets[curve],
                                   in.lr.offsets[curve + 1] - in.lr.offsets[curve], blocked);
@@ -192,7 +189,7 @@ py::tuple schedule_fit(const py::array& lr, const py::array& lr_offsets, const p
         terms.add(blocks, in.steps.data[i]);
       }
     }
-  }
+  });
   py::array_t<double> theta({count, kN});
   py::array_t<double> objective(count);
   py::array_t<std::int32_t> evaluations(count);

@@ -28,8 +28,7 @@ py::array_t<double> unary(const std::string& level, MathKernels::Unary MathKerne
   const MathKernels::Unary f = level_named(level).math->*function;
   py::array_t<double> y(in.size);
   double* const out = y.mutable_data();
-  const py::gil_scoped_release release;
-  f(in.data, out, in.size);
+  without_gil([&] { f(in.data, out, in.size); });
   return y;
 }
 

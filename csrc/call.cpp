@@ -1,5 +1,7 @@
 #include "call.hpp"
 
+#include <pybind11/numpy.h>
+
 #include <chrono>
 #include <string>
 #include <thread>
@@ -39,6 +41,16 @@ bool python_is_finalizing() {
 #endif
 }
 
+void rest() { std::this_thread::sleep_for(std::chrono::hours(1)); }
+
+// Ends a thread that Python unwinds at exit where it is, before the C++ frames further up.
+struct Unwinding {
+  bool expected = true;
+  ~Unwinding() {
+    while (expected) rest();
+  }
+};
+
 }  // namespace
 
 int checked_threads(Threads threads) {
@@ -61,10 +73,24 @@ Batch batch_of(std::int64_t items, double nanoseconds, int threads) {
 }
 
 void take_gil_back(PyThreadState* state) {
-  while (python_is_finalizing() && !on_main_thread()) {
-    std::this_thread::sleep_for(std::chrono::hours(1));
-  }
+  while (python_is_finalizing() && !on_main_thread()) rest();
+  Unwinding stay;  // it may begin to shut down while this thread waits
   PyEval_RestoreThread(state);
+  stay.expected = false;
+}
+
+void import_numpy() {
+  {
+    Unwinding stay;
+    PyObject* const numpy = PyImport_ImportModule("numpy");
+    stay.expected = false;
+    if (numpy == nullptr) throw py::error_already_set();
+    Py_DECREF(numpy);
+  }
+  // Let those go first who wait for the GIL, the main thread on its way out perhaps: pybind11 gives
+  // it away for a moment, and could not leave it.
+  take_gil_back(PyEval_SaveThread());
+  py::dtype::of<double>();
 }
 
 }  // namespace planner

@@ -28,19 +28,29 @@ Batch batch_of(std::int64_t items, double nanoseconds, int threads);
 // (Before 3.14 Python would unwind the thread, through destructors that need the GIL.)
 void take_gil_back(PyThreadState* state);
 
-// parallel_for without the GIL. A signal that raises stops it between chunks, and is raised here.
+// Imports NumPy and what pybind11 wants of it, so that no call has to.
+void import_numpy();
+
+// Runs the body without the GIL. (pybind11's guard takes it back in a destructor: a daemon thread
+// that Python unwinds there aborts the process.)
 template <class Body>
-void run_without_gil(const Batch& batch, Body&& body) {
+void without_gil(Body&& body) {
   PyThreadState* const state = PyEval_SaveThread();
-  bool finished = false;
   std::exception_ptr error;
   try {
-    finished = parallel_for(batch, std::forward<Body>(body));
-  } catch (...) {  // out of memory for the pool itself
+    body();
+  } catch (...) {  // out of memory
     error = std::current_exception();
   }
   take_gil_back(state);
   if (error != nullptr) std::rethrow_exception(error);
+}
+
+// parallel_for without the GIL. A signal that raises stops it between chunks, and is raised here.
+template <class Body>
+void run_without_gil(const Batch& batch, Body&& body) {
+  bool finished = false;
+  without_gil([&] { finished = parallel_for(batch, std::forward<Body>(body)); });
   if (!finished) throw pybind11::error_already_set();
 }
 

@@ -2,10 +2,12 @@
 #include <pybind11/pybind11.h>
 
 #include "bind.hpp"
+#include "call.hpp"
 
 // The module keeps no Python state and its kernels only read their inputs.
 PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   m.doc() = "The compiled kernel: arrays in, arrays and status codes out.";
+  planner::import_numpy();
   planner::bind_align(m);
   planner::bind_build(m);
   planner::bind_fit(m);

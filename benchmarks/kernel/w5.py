@@ -57,7 +57,7 @@ def after_window(x: Array, y: Array, z_of: Callable[[Array], Array]) -> list[int
     if set_off:
         a = min(set_off)
         zeros = np.flatnonzero((up_zero if a == alarms[0] else down_zero)[:a])
-        onset = int(at[zeros[-1]]) + 1 if zeros.size else start
+        onset = int(at[zeros[-1] + 1 if zeros.size else 0])  # the next usable point
     i = (at - start).astype(float)
     if i.size > 1:
         np.dot(i - i.mean(), v)  # the slope
@@ -299,7 +299,8 @@ def cases(quick: bool) -> list[Case]:
                     zero = zeros[0] if a == steps[0] else zeros[1]
                     zero = zero.loc[: a - 1]
                     zero = zero[zero]
-                    onset = zero.index[-1] + 1 if len(zero) else start
+                    after = v.index if zero.empty else v.index[v.index > zero.index[-1]]
+                    onset = after[0]
                 pandas.Series(v.index, index=v.index).cov(v)  # the slope
                 found.append(
                     [

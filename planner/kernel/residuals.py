@@ -8,7 +8,8 @@ is, and counts as no more than ``clip`` in everything else.
 - spikes: ``u`` farther than ``window_z`` standard deviations from the mean of the usable ones among
   the 64 points before it (20 at least; a standard deviation counts as 0.001 or more).
 - CUSUM (Page 1954): ``up = max(0, up + u - k)``, alarm above ``h``; ``down`` likewise for ``-u``.
-- onset: where the excursion of the CUSUM that alarms first left zero (a change-point estimate).
+- onset: where the excursion of the CUSUM that alarms first left zero (a change-point estimate), a
+  usable point always.
 - Page-Hinkley (Hinkley 1971): ``m += u - mean(u so far) - delta``; alarm when ``m`` is more than
   ``lambda`` above its lowest value.
 - drift: the least-squares slope of ``u`` over the steps after the calibration.

@@ -118,3 +118,20 @@ print("leaving", flush=True)
 """
     done = run_python(code)
     assert (done.stdout, done.returncode) == ("leaving\n", 0), done.stderr
+
+
+def test_exit_while_a_thread_loads_the_kernel(run_python: Run) -> None:
+    """Python ends daemon threads at exit by unwinding them; C++ frames must not be in between."""
+    for delay in (0.01, 0.03, 0.06, 0.1, 0.15, 0.2):
+        code = f"""
+import threading, time
+def call():
+    from planner._core import _testing
+    while True:
+        _testing.workers(4, 1, 1.0, 2)
+threading.Thread(target=call, daemon=True).start()
+time.sleep({delay})
+print("leaving", flush=True)
+"""
+        done = run_python(code)
+        assert (done.stdout, done.returncode) == ("leaving\n", 0), done.stderr

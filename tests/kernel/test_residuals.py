@@ -252,6 +252,22 @@ def test_a_shift_is_dated() -> None:
     assert slope == pytest.approx(1e-5, rel=0.05)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_deviation_begins_at_a_usable_point(sign: float) -> None:
+    """Missing steps between the CUSUM's last zero and its rise are not part of the rise."""
+    run = np.tile([0.1, -0.1], 100)
+    run[110:120] = 0.0
+    run[120:150] = np.nan
+    run[150:] += sign * 0.2
+    late = np.tile([0.1, -0.1], 100)
+    late[40:160] = np.nan  # nothing usable between the calibration and the rise
+    late[160:] += sign * 0.2
+    runs = Ragged.from_list([run, late])
+    scores = score(runs, runs.with_values(np.zeros(400)))
+    first = (run[150:] * sign > 0.05).argmax()
+    assert scores.deviates.tolist() == [150 + first, 160 + first]
+
+
 def test_a_run_that_is_its_reference() -> None:
     runs = Ragged.from_list([np.linspace(3, 2, 500)])
     scores = score(runs, runs)
