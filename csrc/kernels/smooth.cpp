@@ -1,6 +1,6 @@
 // One pass over the points: prefix sums (or the exponential average itself) into scratch memory.
-// A smoothed value is then two look-ups and a division, made only where it is wanted. On a grid each
-// look-up takes two neighbours in one 128-bit load: gathers take four times as long.
+// A smoothed value is then two look-ups and a division, made only where it is wanted. On a grid
+// each look-up takes two neighbours in one 128-bit load: gathers take four times as long.
 //
 // No fma(): the bits are the same at every level.
 #include "smooth.hpp"
@@ -93,8 +93,7 @@ PLANNER_INLINE Vec scan(const Vec& x) {
 #elif defined(__AVX2__)
   const __m256d zero = _mm256_setzero_pd();
   PLANNER_EACH(r.part[p] += _mm256_unpacklo_pd(zero, r.part[p]);)
-  PLANNER_EACH(r.part[p] +=
-               _mm256_blend_pd(zero, _mm256_permute4x64_pd(r.part[p], 0x55), 0xc);)
+  PLANNER_EACH(r.part[p] += _mm256_blend_pd(zero, _mm256_permute4x64_pd(r.part[p], 0x55), 0xc);)
   r.part[1] += _mm256_permute4x64_pd(r.part[0], 0xff);
 #else
   PLANNER_EACH(r.part[p] += (Doubles{0.0, r.part[p][0]});)
@@ -176,6 +175,19 @@ PLANNER_INLINE void store_bits(std::int64_t* to, const Bits& x) {
   PLANNER_EACH(__builtin_memcpy(to + p * kWidth, &x.part[p], sizeof x.part[p]);)
 }
 
+// For loads of single lanes. In halves, for a load from a store of 512 bits just made waits for the
+// cache; and out of gcc's sight, which would take the register apart by shuffles.
+PLANNER_INLINE void store_addresses(std::int64_t* to, const Bits& x) {
+#if defined(__AVX512F__)
+  const __m512i all = reinterpret_cast<__m512i>(x.part[0]);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_castsi512_si256(all));
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + 4), _mm512_extracti64x4_epi64(all, 1));
+#else
+  store_bits(to, x);
+#endif
+  __asm__("" : "+m"(*reinterpret_cast<std::int64_t (*)[kLanes]>(to)));
+}
+
 // Whole numbers from 0 to 2^52 between double and integer: they are the last bits of 2^52 + x.
 constexpr std::int64_t kLow52 = 0x000fffffffffffff;
 PLANNER_INLINE Bits to_integers(const Vec& x) { return as_bits(x + kTwo52) & kLow52; }
@@ -196,8 +208,9 @@ struct Curve {
   double* sums;  // [i] of the points of the block before i, for i from 0 to points
   double* high;  // [block] the sum before it, in two parts
   double* low;
-  double* missing;  // [i] missing points before i; filled for all points to be smoothed
-  std::int64_t* gaps;  // [k] missing points before 8 k, times 256, and which of 8 k + (0..7) are
+  double* missing;      // [i] missing points before i, where count_missing() has been
+  std::int64_t* gaps;   // [k] missing points before 8 k, times 256, and which of 8 k + (0..7) are
+  std::int64_t* holes;  // the k of which some are, and one more that no window reaches
   // Otherwise the smoothed values themselves.
   bool direct;
   double* smoothed;
@@ -238,17 +251,19 @@ PLANNER_INLINE void fetch(Ahead& ahead, std::int64_t lines) {
   }
 }
 
-// The sums of the first 1, ..., 8 of the values, less the shift; and the next one of `gaps`.
-PLANNER_INLINE Vec sums_of(const Vec& x, const Vec& shift, std::int64_t& missing,
-                           std::int64_t& gap) {
-  const Bits mask = usable(x);
-  const unsigned good = lanes(mask);
-  gap = missing;
-  if (__builtin_expect(good != 0xff, 0)) {
-    gap += static_cast<std::int64_t>(~good & 0xff);
-    missing += 256 * (kLanes - __builtin_popcount(good));
+PLANNER_INLINE std::int64_t blocks_of(std::int64_t points) {
+  return (points + kLanes - 1) / kLanes;
+}
+
+// Notes the missing ones of eight points, where `all` is not `good`.
+PLANNER_INLINE void note_gaps(const Curve& curve, std::int64_t block, unsigned good, unsigned all,
+                              std::int64_t& missing, std::int64_t& holes) {
+  curve.gaps[block] = missing;
+  if (__builtin_expect(good != all, 0)) {
+    curve.gaps[block] += static_cast<std::int64_t>(all & ~good);
+    missing += 256 * __builtin_popcount(all & ~good);
+    curve.holes[holes++] = block;
   }
-  return scan(keep(x - shift, mask));
 }
 
 void sum_up(Curve& curve, Ahead& ahead) noexcept {
@@ -257,6 +272,7 @@ void sum_up(Curve& curve, Ahead& ahead) noexcept {
   const Vec shift = vec(curve.shift);
   const std::int64_t points = curve.points;
   std::int64_t missing = 0;  // times 256
+  std::int64_t holes = 0;
   for (std::int64_t start = 0, block = 0; start <= points; start += kBlock, ++block) {
     curve.high[block] = high;
     curve.low[block] = low;
@@ -265,21 +281,25 @@ void sum_up(Curve& curve, Ahead& ahead) noexcept {
     curve.sums[start] = 0.0;
     std::int64_t i = start;
     for (; i + kLanes <= end; i += kLanes) {
-      const Vec s = sums_of(load(curve.at + i), shift, missing, curve.gaps[i / kLanes]);
+      const Vec x = load(curve.at + i);
+      const Bits mask = usable(x);
+      note_gaps(curve, i / kLanes, lanes(mask), 0xff, missing, holes);
+      const Vec s = scan(keep(x - shift, mask));
       store(curve.sums + i + 1, s + carry);
       carry = carry + spread<7>(s);
       if ((i & kLanes) == 0) fetch(ahead, 1);
     }
     if (i < end) {
-      const Vec s = sums_of(load_tail(curve.at + i, end - i, kNan), shift, missing,
-                            curve.gaps[i / kLanes]);
-      store_tail(curve.sums + i + 1, s + carry, end - i);
+      const Vec x = load_tail(curve.at + i, end - i, kNan);
+      const Bits mask = usable(x);
+      note_gaps(curve, i / kLanes, lanes(mask), (1u << (end - i)) - 1, missing, holes);
+      store_tail(curve.sums + i + 1, scan(keep(x - shift, mask)) + carry, end - i);
     }
     two_sum(high, low, curve.sums[end]);
   }
-  const std::int64_t over = (points + kLanes - 1) / kLanes * kLanes - points;
-  curve.n_finite = points + over - missing / 256;
-  if (over == 0) curve.gaps[points / kLanes] = missing;
+  curve.n_finite = points - missing / 256;
+  curve.gaps[blocks_of(points)] = missing;
+  curve.holes[holes] = points + kLanes;
 }
 
 PLANNER_INLINE std::int64_t missing_before(const Curve& curve, std::int64_t i) {
@@ -288,24 +308,22 @@ PLANNER_INLINE std::int64_t missing_before(const Curve& curve, std::int64_t i) {
   return gap / 256 + __builtin_popcount(static_cast<unsigned>(here));
 }
 
-void count_missing(const Curve& curve) noexcept {
-  Vec carry = vec(0.0);
-  curve.missing[0] = 0.0;
-  std::int64_t i = 0;
-  for (; i + kLanes <= curve.points; i += kLanes) {
-    const Bits mask = usable(load(curve.at + i));
-    if (every(mask)) {
+// Fills `missing` for points 8 begin to 8 end.
+void count_missing(const Curve& curve, std::int64_t begin, std::int64_t end) noexcept {
+  curve.missing[begin * kLanes] = static_cast<double>(curve.gaps[begin] / 256);
+  for (std::int64_t k = begin; k < end; ++k) {
+    const std::int64_t i = k * kLanes;
+    const Vec carry = vec(static_cast<double>(curve.gaps[k] / 256));
+    const std::int64_t left = curve.points - i;
+    if (left < kLanes) {
+      const Vec x = load_tail(curve.at + i, left, kNan);
+      store_tail(curve.missing + i + 1, scan(keep(vec(1.0), ~usable(x))) + carry, left);
+    } else if (curve.gaps[k] % 256 == 0) {
       store(curve.missing + i + 1, carry);
-      continue;
+    } else {
+      const Vec x = load(curve.at + i);
+      store(curve.missing + i + 1, scan(keep(vec(1.0), ~usable(x))) + carry);
     }
-    const Vec s = scan(keep(vec(1.0), ~mask));
-    store(curve.missing + i + 1, s + carry);
-    carry = carry + spread<7>(s);
-  }
-  if (i < curve.points) {
-    const Vec x = load_tail(curve.at + i, curve.points - i, kNan);
-    store_tail(curve.missing + i + 1, scan(keep(vec(1.0), ~usable(x))) + carry,
-               curve.points - i);
   }
 }
 
@@ -389,7 +407,7 @@ constexpr std::int64_t padded(std::int64_t n) { return (n + 16) / 8 * 8; }
 
 std::int64_t scratch(std::int64_t longest, std::int64_t grid_points) noexcept {
   return 2 * padded(longest + 1) + 2 * padded(longest / kBlock + 1) +
-         padded(longest / kLanes + 1) + 2 * padded(grid_points);
+         2 * padded(longest / kLanes + 2) + 2 * padded(grid_points);
 }
 
 // The pass over curve `index`. `smoothed` takes the values of a direct one; null: scratch memory
@@ -403,10 +421,11 @@ PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* 
   const auto n = static_cast<double>(curve.points);
   const std::int64_t blocks = padded(curve.points / kBlock + 1);
   curve.sums = memory + (kLanes - 1);  // [1], where the first eight go, is at a cache line
-  curve.missing = memory + padded(curve.points + 1);
-  curve.high = curve.missing + padded(curve.points + 1);
+  curve.missing = curve.sums + padded(curve.points + 1);
+  curve.high = memory + 2 * padded(curve.points + 1);
   curve.low = curve.high + blocks;
   curve.gaps = reinterpret_cast<std::int64_t*>(curve.low + blocks);
+  curve.holes = curve.gaps + padded(curve.points / kLanes + 2);
   curve.smoothed = smoothed != nullptr ? smoothed : memory;
 
   if (in.kind == Smoothing::kExponential) {
@@ -428,7 +447,9 @@ PLANNER_INLINE Curve prepare(const SmoothInput& in, std::int64_t index, double* 
   curve.right = centred ? (window - 1) / 2 : 0;
   curve.shift = typical(curve.at, curve.points);
   sum_up(curve, ahead);
-  if (smoothed != nullptr && curve.n_finite < curve.points) count_missing(curve);
+  if (smoothed != nullptr && curve.n_finite < curve.points) {
+    count_missing(curve, 0, blocks_of(curve.points));
+  }
   return curve;
 }
 
@@ -446,8 +467,8 @@ enum class Look { kPlain, kGaps, kLong };
 template <Look kLook>
 PLANNER_INLINE Vec average_at(const Curve& curve, const Vec& i) {
   const Vec a = max(i - static_cast<double>(curve.left), vec(0.0));
-  const Vec b = min(i + static_cast<double>(curve.right + 1),
-                    vec(static_cast<double>(curve.points)));
+  const Vec b =
+      min(i + static_cast<double>(curve.right + 1), vec(static_cast<double>(curve.points)));
   Vec sum = gather(curve.sums, b) - gather(curve.sums, a);
   if constexpr (kLook == Look::kLong) {
     const Vec from = block_of(a);
@@ -544,21 +565,24 @@ void smooth_curves(const SmoothCurves& args, std::int64_t begin, std::int64_t en
 
 // --- the grid -----------------------------------------------------------------------------------
 
-// Grid point k lies at index[k] + part[k]; a NaN part says that the run has not come so far.
-PLANNER_INLINE void locate_evenly(const double* grid, std::int64_t n, std::int64_t points,
-                                  double total, std::int64_t* index, double* part) {
-  const Vec last = vec(static_cast<double>(points - 1));
-  const Vec end = last + 1e-9 * total;  // rounding of grid * total does not count
-  for (std::int64_t k = 0; k < n; k += kLanes) {
-    const Vec g = k + kLanes <= n ? load(grid + k) : load_tail(grid + k, n - k, grid[n - 1]);
-    const Vec x = g * total - 1.0;
-    const Vec inside = min(max(x, vec(0.0)), last);
-    const Vec nearest = (inside + kTwo52) - kTwo52;
-    const Vec floor = select(nearest > inside, nearest - 1.0, nearest);
-    // The comparison is false for NaN.
-    store(part + k, select(x <= end, inside - floor, kNan));
-    store_bits(index + k, to_integers(select(x <= end, floor, last)));
-  }
+// Grid points lie at index + part; a NaN part says that the run has not come so far.
+
+// Where eight grid points lie when point i is at (i + 1) / total.
+PLANNER_INLINE Vec locate_evenly(const Vec& grid, double total, const Vec& last, const Vec& end,
+                                 std::int64_t* index) {
+  const Vec x = grid * total - 1.0;
+  const Vec inside = min(max(vec(0.0), x), last);
+#if defined(__AVX512F__)
+  const __m512i whole = _mm512_cvttpd_epi64(inside.part[0]);
+  store_addresses(index, Bits{{reinterpret_cast<Longs>(whole)}});
+  Vec floor;
+  floor.part[0] = _mm512_cvtepi64_pd(whole);
+#else
+  const Vec nearest = (inside + kTwo52) - kTwo52;
+  const Vec floor = nearest - keep(vec(1.0), nearest > inside);
+  store_addresses(index, to_integers(floor));
+#endif
+  return select(x <= end, inside - floor, kNan);  // false for NaN
 }
 
 PLANNER_INLINE void locate(const double* grid, std::int64_t n, const double* positions,
@@ -624,8 +648,8 @@ PLANNER_INLINE double last_of(const Curve& curve) {
 
 // The averages of eight points and of the next ones, whatever their windows: those shrink at the
 // ends, miss points, or lie in several blocks.
-__attribute__((noinline)) void average_any(const Curve& curve, const std::int64_t* index,
-                                           Vec& here, Vec& next) noexcept {
+__attribute__((noinline)) void average_any(const Curve& curve, const std::int64_t* index, Vec& here,
+                                           Vec& next) noexcept {
   double sum[2][kLanes];
   double n[2][kLanes];
   for (std::int64_t k = 0; k < kLanes; ++k) {
@@ -641,32 +665,54 @@ __attribute__((noinline)) void average_any(const Curve& curve, const std::int64_
   next = average_of(curve, load(sum[1]), load(n[1]));
 }
 
-// Points missing before eight points, and before the next ones.
-PLANNER_INLINE void missing_before(const Curve& curve, const std::int64_t* index, Vec& here,
-                                   Vec& next) {
-  std::int64_t before[kLanes];
-  std::int64_t then[kLanes];
-  for (std::int64_t k = 0; k < kLanes; ++k) {
-    const std::int64_t gap = curve.gaps[index[k] / kLanes];
-    const std::int64_t at = index[k] % kLanes;
-    const std::int64_t passed = gap & ((std::int64_t{1} << at) - 1);
-    before[k] = gap / 256 + __builtin_popcount(static_cast<unsigned>(passed));
-    then[k] = before[k] + (gap >> at & 1);
+// Windows that all of their points fill, from the first of which to the last nothing is missing and
+// no block ends: those of the points up to `last`.
+struct Clear {
+  std::int64_t last;
+  double jump;               // from the block where they start to that where they end
+  const std::int64_t* hole;  // the first that they may meet
+};
+
+// From point `first` on; up to none, where it has no such window.
+PLANNER_INLINE Clear clear_from(const Curve& curve, std::int64_t first, const std::int64_t* hole) {
+  const std::int64_t a = first - curve.left;
+  const std::int64_t b = first + curve.right + 1;
+  if (a < 0) return {-1, 0.0, hole};
+  while ((*hole + 1) * kLanes <= a) ++hole;
+  const std::int64_t stop = *hole * kLanes < curve.points ? *hole * kLanes : curve.points;
+  Clear clear = {stop - curve.right - 2, 0.0, hole};  // the window of the next point ends there
+  if (curve.points >= kBlock) {
+    const std::int64_t from = a / kBlock;
+    const std::int64_t to = b / kBlock;
+    clear.jump = (curve.high[to] - curve.high[from]) + (curve.low[to] - curve.low[from]);
+    const std::int64_t leaves = (from + 1) * kBlock + curve.left - 2;
+    const std::int64_t enters = (to + 1) * kBlock - curve.right - 3;
+    if (leaves < clear.last) clear.last = leaves;
+    if (enters < clear.last) clear.last = enters;
   }
-  here = to_doubles(load_bits(before));
-  next = to_doubles(load_bits(then));
+  return clear;
 }
 
-// Smoothed values at index + part. Of eight indices, those in between lie between the first and the
-// last one if the grid rises.
-PLANNER_INLINE Vec average_on(const Curve& curve, bool rises, double per_point,
-                              const std::int64_t* index, const Vec& part) {
+PLANNER_INLINE Vec average_clear(const Curve& curve, double jump, double per_point,
+                                 const std::int64_t* index, const Vec& part) {
+  const Pairs sums = load_pairs(curve.sums + (curve.right + 1), index) -
+                     load_pairs(curve.sums - curve.left, index);
+  const Vec here = first_of(sums);
+  const Vec sum = here + (second_of(sums) - here) * part;
+  return curve.shift + (sum + jump) * per_point;
+}
+
+// Any windows. Of eight indices, those in between lie between the first and the last one if the
+// grid rises. `counted`: the block up to which count_missing() has been.
+__attribute__((noinline)) void average_on(const Curve& curve, bool rises, std::int64_t& counted,
+                                          const std::int64_t* index, const Vec& part,
+                                          Vec& average) noexcept {
   const std::int64_t first = index[0];
   const std::int64_t last = index[kLanes - 1];
-  // Where the first window starts and the last one ends, and the same one point later.
+  // Where the first window starts and the last one ends.
   const std::int64_t a0 = start_of(curve, first);
   const std::int64_t b1 = end_of(curve, last + 1);
-  double jump = 0.0;  // between the blocks
+  double jump = 0.0;
   bool simple = rises;
   if (curve.points >= kBlock) {
     const std::int64_t from = a0 / kBlock;
@@ -674,22 +720,13 @@ PLANNER_INLINE Vec average_on(const Curve& curve, bool rises, double per_point,
     simple &= from == start_of(curve, last + 1) / kBlock && to == end_of(curve, first) / kBlock;
     jump = (curve.high[to] - curve.high[from]) + (curve.low[to] - curve.low[from]);
   }
-  if (!__builtin_expect(simple, 1)) {
+  if (!simple) {
     Vec here;
     Vec next;
     average_any(curve, index, here, next);
-    return between(here, next, part);
+    average = between(here, next, part);
+    return;
   }
-  const bool gaps =
-      curve.n_finite != curve.points && missing_before(curve, a0) != missing_before(curve, b1);
-  if (!gaps && first >= curve.left && last + curve.right + 2 <= curve.points) {
-    const Pairs sums = load_pairs(curve.sums + (curve.right + 1), index) -
-                       load_pairs(curve.sums - curve.left, index);
-    const Vec here = first_of(sums) + jump;
-    const Vec next = second_of(sums) + jump;
-    return curve.shift + (here + (next - here) * part) * per_point;
-  }
-
   const Vec i = to_doubles(load_bits(index));
   const auto left = static_cast<double>(curve.left);
   const auto right = static_cast<double>(curve.right);
@@ -698,10 +735,10 @@ PLANNER_INLINE Vec average_on(const Curve& curve, bool rises, double per_point,
   const Vec a_next = max(i - (left - 1.0), vec(0.0));
   const Vec b = min(i + (right + 1.0), end);
   const Vec b_next = min(i + (right + 2.0), end);
-  std::int64_t from[kLanes];
-  std::int64_t to[kLanes];
-  store_bits(from, to_integers(a));
-  store_bits(to, to_integers(b));
+  alignas(64) std::int64_t from[kLanes];
+  alignas(64) std::int64_t to[kLanes];
+  store_addresses(from, to_integers(a));
+  store_addresses(to, to_integers(b));
   const Pairs before = load_pairs(curve.sums, from);
   const Pairs until = load_pairs(curve.sums, to);
   const Vec here = (first_of(until) - first_of(before)) + jump;
@@ -710,17 +747,19 @@ PLANNER_INLINE Vec average_on(const Curve& curve, bool rises, double per_point,
                    jump;
   Vec n = b - a;
   Vec n_next = b_next - a_next;
-  if (gaps) {
-    Vec missing;
-    Vec missing_next;
-    missing_before(curve, from, missing, missing_next);
-    n += missing;
-    n_next += select(a_next > a, missing_next, missing);
-    missing_before(curve, to, missing, missing_next);
-    n = n - missing;
-    n_next = n_next - select(b_next > b, missing_next, missing);
+  if (curve.n_finite != curve.points && missing_before(curve, a0) != missing_before(curve, b1)) {
+    const std::int64_t begin = a0 / kLanes > counted ? a0 / kLanes : counted;
+    if (begin < blocks_of(b1)) {
+      counted = blocks_of(b1);
+      count_missing(curve, begin, counted);
+    }
+    const Pairs gone = load_pairs(curve.missing, from);
+    const Pairs passed = load_pairs(curve.missing, to);
+    n = n - (first_of(passed) - first_of(gone));
+    n_next = n_next - (select(b_next > b, second_of(passed), first_of(passed)) -
+                       select(a_next > a, second_of(gone), first_of(gone)));
   }
-  return between(average_of(curve, here, n), average_of(curve, next, n_next), part);
+  average = between(average_of(curve, here, n), average_of(curve, next, n_next), part);
 }
 
 void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
@@ -730,9 +769,6 @@ void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
   double* const part = memory + padded(n);
   bool rises = true;
   for (std::int64_t k = 1; k < n; ++k) rises &= args.grid[k - 1] <= args.grid[k];
-  bool located = false;  // whether index and part are those of an even curve of such a total
-  std::int64_t located_points = 0;
-  double located_total = 0.0;
   for (std::int64_t at = begin; at < end; ++at) {
     double* const to = args.resampled + at * n;
     const std::int64_t* const next = args.in.offsets + at + 1;
@@ -756,24 +792,14 @@ void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
       continue;
     }
 
-    if (args.positions != nullptr) {
-      locate(args.grid, n, args.positions + args.in.offsets[at], curve.points, index, part);
-    } else {
-      const double total =
-          args.totals != nullptr ? args.totals[at] : static_cast<double>(curve.points);
-      if (!located || located_points != curve.points || located_total != total) {
-        locate_evenly(args.grid, n, curve.points, total > 0.0 ? total : kNan, index, part);
-        located = true;
-        located_points = curve.points;
-        located_total = total;
-      }
-    }
     const double by = 1.0 / (divisor - offset);
     const std::int64_t lines = ahead.left / 64 * kLanes / (n > 0 ? n : 1) + 1;
-    const auto each = [&](auto value) {
+    const auto each = [&](auto place, auto value) {
       for (std::int64_t k = 0; k < n; k += kLanes) {
         fetch(ahead, lines);
-        const Vec y = (value(index + k, load(part + k)) - offset) * by;
+        alignas(64) std::int64_t here[kLanes];
+        const Vec f = place(k, here);
+        const Vec y = (value(here, f) - offset) * by;
         if (k + kLanes <= n) {
           store(to + k, y);
         } else {
@@ -781,12 +807,42 @@ void resample(const ResampleCurves& args, std::int64_t begin, std::int64_t end,
         }
       }
     };
-    if (curve.direct) {
-      each([&](const std::int64_t* i, const Vec& f) { return value_at(curve, i, f); });
+    const double per_point = 1.0 / static_cast<double>(curve.left + curve.right + 1);
+    const auto all = [&](auto place) {
+      if (curve.direct) {
+        each(place, [&](const std::int64_t* i, const Vec& f) { return value_at(curve, i, f); });
+      } else {
+        Clear clear = {-1, 0.0, curve.holes};
+        std::int64_t counted = 0;
+        each(place, [&](const std::int64_t* i, const Vec& f) {
+          if (__builtin_expect(i[kLanes - 1] > clear.last, 0)) {
+            if (rises) clear = clear_from(curve, i[0], clear.hole);
+            if (i[kLanes - 1] > clear.last) {
+              Vec y;
+              average_on(curve, rises, counted, i, f, y);
+              return y;
+            }
+          }
+          return average_clear(curve, clear.jump, per_point, i, f);
+        });
+      }
+    };
+    if (args.positions != nullptr) {
+      locate(args.grid, n, args.positions + args.in.offsets[at], curve.points, index, part);
+      all([&](std::int64_t k, std::int64_t* here) {
+        store_addresses(here, load_bits(index + k));
+        return load(part + k);
+      });
     } else {
-      const double per_point = 1.0 / static_cast<double>(curve.left + curve.right + 1);
-      each([&](const std::int64_t* i, const Vec& f) {
-        return average_on(curve, rises, per_point, i, f);
+      const double given =
+          args.totals != nullptr ? args.totals[at] : static_cast<double>(curve.points);
+      const double total = given > 0.0 ? given : kNan;
+      const Vec last = vec(static_cast<double>(curve.points - 1));
+      const Vec limit = last + 1e-9 * total;  // rounding of grid * total does not count
+      all([&](std::int64_t k, std::int64_t* here) {
+        const Vec g = k + kLanes <= n ? load(args.grid + k)
+                                      : load_tail(args.grid + k, n - k, args.grid[n - 1]);
+        return locate_evenly(g, total, last, limit, here);
       });
     }
   }
