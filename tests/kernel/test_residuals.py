@@ -218,6 +218,40 @@ def test_any_numbers(curves: list[list[float]], level: float) -> None:
     assert_same(score(runs, references, residual=True, z=True), runs, references, Rules())
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([0, 1, 19, 20, 49, 50, 51, 65, 400, 900]),
+            st.sampled_from([1e-300, 1e-12, 1.0, 1e30, 1e150, 9e299]),
+            st.sampled_from(["noise", "constant", "shift"]),
+            st.integers(0, 3),
+        ),
+        max_size=10,
+    ),
+    st.integers(0, 2**32),
+)
+@settings(max_examples=40)
+def test_runs_with_gaps_at_every_scale(
+    shapes: list[tuple[int, float, str, int]], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    curves = []
+    for points, scale, kind, gaps in shapes:
+        x = rng.uniform(-0.1, 0.1, points)
+        if kind == "constant":
+            x[:] = 0.1
+        if kind == "shift":
+            x[points * 2 // 3 :] += 0.5
+        x *= scale
+        for _ in range(gaps if points else 0):
+            start = int(rng.integers(0, points))
+            x[start : start + int(rng.integers(1, 90))] = rng.choice([np.nan, np.inf, 1e300])
+        curves.append(x)
+    runs = Ragged.from_list(curves)
+    references = runs.with_values(rng.choice([0.0, 1e-300, 1e-12], runs.values.size))
+    assert_same(score(runs, references, residual=True, z=True), runs, references, Rules())
+
+
 def test_the_rolling_z_is_that_of_the_window() -> None:
     runs, references = made_runs(1, 12)
     scores = score(runs, references, z=True)

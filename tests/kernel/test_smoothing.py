@@ -265,3 +265,86 @@ def test_what_is_refused() -> None:
     ):
         with pytest.raises(ValueError, match=message):
             call()
+
+
+# Magnitudes at which a sum must neither overflow nor lose everything; gaps; nothing; one point.
+scales = st.sampled_from([1e-300, 1e-30, 1.0, 1e30, 1e290])
+
+
+@st.composite
+def rough_curves(draw: st.DrawFn) -> list[Array]:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32)))
+    curves = []
+    for _ in range(draw(st.integers(1, 6))):
+        points = draw(st.sampled_from([0, 1, 2, 7, 8, 9, 100, 700, 4095, 4096, 4097, 9000]))
+        x = draw(scales) * rng.uniform(0.5, 2.0, points)
+        if draw(st.booleans()):
+            x[:] = x[:1]
+        for _ in range(draw(st.integers(0, 4)) if points else 0):
+            start = int(rng.integers(0, points))
+            x[start : start + int(rng.integers(1, 300))] = draw(
+                st.sampled_from([np.nan, np.inf, -np.inf, 1e300])
+            )
+        curves.append(x)
+    return curves
+
+
+def plain_average(x: Array, window: int, centred: bool) -> Array:
+    """As average(), in long double and all points at once."""
+    left, right = (window // 2, (window - 1) // 2) if centred else (window - 1, 0)
+    good = usable(x)
+    kept = np.where(good, x, 0.0).astype(np.longdouble)
+    sums = np.concatenate([np.zeros(1, np.longdouble), np.cumsum(kept)])
+    counts = np.concatenate([[0], np.cumsum(good)])
+    i = np.arange(x.size)
+    a, b = np.maximum(i - left, 0), np.minimum(i + right + 1, x.size)
+    with np.errstate(invalid="ignore"):
+        y = ((sums[b] - sums[a]) / (counts[b] - counts[a])).astype(np.float64)
+    return np.where(counts[b] > counts[a], y, np.nan)
+
+
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("kind", ["steps", "sequences", "fraction"])
+@given(curves=rough_curves(), data=st.data())
+@settings(max_examples=30)
+def test_every_window_at_every_scale(
+    kind: str, centred: bool, curves: list[Array], data: st.DataObject
+) -> None:
+    """On the curve's points and on a grid: the ends, the gaps, and blocks of 4096 points."""
+    ragged = Ragged.from_list(curves)
+    points = ragged.lengths
+    if kind == "fraction":
+        share = data.draw(st.sampled_from([1e-3, 0.02, 0.5, 1.0]))
+        smoother = Smoother.by_fraction(share, centred=centred)
+        windows = np.maximum(np.round(share * points), 1)
+    elif kind == "sequences":
+        batch = data.draw(st.sampled_from([1, 128, 5000]))
+        smoother = Smoother.by_sequences(12_288, batch, centred=centred)
+        windows = np.full(points.shape, max(round(12_288 / batch), 1))
+    else:
+        each = data.draw(st.integers(1, 200))
+        smoother = Smoother.by_steps(each, centred=centred)
+        windows = np.full(points.shape, each)
+    grid = np.linspace(0, 1, data.draw(st.sampled_from([1, 3, 8, 33, 500, 5000])))
+    result = smooth(ragged, smoother)
+    sampled = resample(ragged, grid, smoother)
+    for i, (x, window) in enumerate(zip(ragged, windows, strict=True)):
+        want = plain_average(x, int(window), centred)
+        scale = scale_of(x)
+        assert_close(result.curves[i], want, scale)
+        assert_close(sampled.values[i], on_grid(want, grid, x.size), scale)
+        assert result.n_finite[i] == sampled.n_finite[i] == np.count_nonzero(usable(x))
+
+
+@given(curves=rough_curves(), weight=st.sampled_from([1e-3, 2 / 101, 0.5, 1.0]))
+@settings(max_examples=15)
+def test_exponential_average_at_every_scale(curves: list[Array], weight: float) -> None:
+    ragged = Ragged.from_list(curves)
+    grid = np.linspace(0, 1, 100)
+    smoother = Smoother.exponential(weight)
+    result = smooth(ragged, smoother)
+    sampled = resample(ragged, grid, smoother)
+    for i, x in enumerate(ragged):
+        want = exponential(x, weight)
+        assert_close(result.curves[i], want, scale_of(x))
+        assert_close(sampled.values[i], on_grid(want, grid, x.size), scale_of(x))
