@@ -14,7 +14,7 @@ namespace planner {
 
 namespace {
 
-constexpr double kNanosecondsPerPoint[] = {0.03, 0.8, 10.0};  // of a pair, by method
+constexpr double kNanosecondsPerPoint[] = {0.03, 0.3, 10.0};  // of a pair, by method
 
 py::tuple align_curves(const py::array& curves, const py::array& candidates, std::int64_t grid,
                        int method, const py::array& delta, bool errors, Threads threads) {
@@ -33,16 +33,22 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
       (kNanosecondsPerPoint[method] + (errors ? 10.0 : 0.0)) * static_cast<double>(grid);
   const Batch batch = batch_of(n, 500.0 + pair * static_cast<double>(m), checked_threads(threads));
 
-  std::vector<double> squares(static_cast<std::size_t>(m * (grid + 1)));
+  const std::int64_t stride = (grid + 7) / 8 * 8;
+  const std::int64_t columns = (m + 7) / 8 * 8;
+  const Scratch packed(1, m * stride);
+  std::vector<double> squares(static_cast<std::size_t>(columns * (grid + 1)));
   py::array_t<double> divisor({n, m}), objective({n, m});
   py::object error = py::none();
   py::array_t<std::int64_t> n_finite(n);
   py::array_t<std::int32_t> status({n, m});
   AlignArgs args = {rows.data,
                     others.data,
+                    packed.of(0),
                     squares.data(),
                     m,
                     grid,
+                    stride,
+                    columns,
                     static_cast<Alignment>(method),
                     deltas.data,
                     divisor.mutable_data(),
@@ -55,10 +61,10 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
     args.error = array.mutable_data();
     error = std::move(array);
   }
-  const Scratch scratch(threads_for(batch), kernel.scratch(grid));
+  const Scratch scratch(threads_for(batch), kernel.scratch(grid, m));
   run_without_gil({m, m > 0 ? m : 1, 1, nullptr},
                   [&](std::int64_t begin, std::int64_t end, int) noexcept {
-                    kernel.squares(others.data, grid, squares.data(), begin, end);
+                    kernel.prepare(args, begin, end);
                   });
   run_without_gil(batch, [&](std::int64_t begin, std::int64_t end, int worker) noexcept {
     kernel.align(args, begin, end, scratch.of(worker));

@@ -15,9 +15,12 @@ enum class Alignment : std::int32_t {
 struct AlignArgs {
   const double* curves;      // (curves, grid)
   const double* candidates;  // (candidates, grid), finite
-  const double* squares;     // (candidates, grid + 1) sums of squares before each grid point
+  double* packed;   // (candidates, stride), 64-byte aligned: the candidates, zeros after them
+  double* squares;  // (grid + 1, columns) sums of squares before each grid point
   std::int64_t n_candidates;
   std::int64_t grid;
+  std::int64_t stride;   // grid, rounded up to 8
+  std::int64_t columns;  // n_candidates, rounded up to 8
   Alignment method;
   const double* delta;  // (curves,) for Huber
 
@@ -29,10 +32,10 @@ struct AlignArgs {
 };
 
 struct AlignKernels {
-  std::int64_t (*scratch)(std::int64_t grid) noexcept;  // doubles
-  // Sums of squares of candidates begin..end-1.
-  void (*squares)(const double* candidates, std::int64_t grid, double* to, std::int64_t begin,
-                  std::int64_t end) noexcept;
+  // Doubles, 64-byte aligned.
+  std::int64_t (*scratch)(std::int64_t grid, std::int64_t n_candidates) noexcept;
+  // Fills packed and squares for candidates begin..end-1.
+  void (*prepare)(const AlignArgs& args, std::int64_t begin, std::int64_t end) noexcept;
   // Curves begin..end-1 against all candidates.
   void (*align)(const AlignArgs& args, std::int64_t begin, std::int64_t end,
                 double* scratch) noexcept;
