@@ -1,8 +1,6 @@
 // Divisors that align partial curves with candidate references.
 #include <pybind11/stl.h>
 
-#include <vector>
-
 #include "arrays.hpp"
 #include "bind.hpp"
 #include "call.hpp"
@@ -14,7 +12,7 @@ namespace planner {
 
 namespace {
 
-constexpr double kNanosecondsPerPoint[] = {0.03, 0.3, 10.0};  // of a pair, by method
+constexpr double kNanosecondsPerPoint[] = {0.01, 0.3, 10.0};  // of a pair, by method
 
 py::tuple align_curves(const py::array& curves, const py::array& candidates, std::int64_t grid,
                        int method, const py::array& delta, bool errors, Threads threads) {
@@ -31,24 +29,21 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
   const AlignKernels& kernel = *kernels().align;
   const double pair =
       (kNanosecondsPerPoint[method] + (errors ? 10.0 : 0.0)) * static_cast<double>(grid);
-  const Batch batch = batch_of(n, 500.0 + pair * static_cast<double>(m), checked_threads(threads));
+  Batch batch = batch_of(n, 500.0 + pair * static_cast<double>(m), checked_threads(threads));
+  if (batch.chunk > kAlignGroup) {
+    batch.chunk = (batch.chunk + kAlignGroup - 1) / kAlignGroup * kAlignGroup;
+  }
 
-  const std::int64_t stride = (grid + 7) / 8 * 8;
-  const std::int64_t columns = (m + 7) / 8 * 8;
-  const Scratch packed(1, m * stride);
-  std::vector<double> squares(static_cast<std::size_t>(columns * (grid + 1)));
+  const Scratch tables(1, kernel.tables(grid, m));
   py::array_t<double> divisor({n, m}), objective({n, m});
   py::object error = py::none();
   py::array_t<std::int64_t> n_finite(n);
   py::array_t<std::int32_t> status({n, m});
   AlignArgs args = {rows.data,
                     others.data,
-                    packed.of(0),
-                    squares.data(),
+                    tables.of(0),
                     m,
                     grid,
-                    stride,
-                    columns,
                     static_cast<Alignment>(method),
                     deltas.data,
                     divisor.mutable_data(),
@@ -62,7 +57,8 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
     error = std::move(array);
   }
   const Scratch scratch(threads_for(batch), kernel.scratch(grid, m));
-  run_without_gil({m, m > 0 ? m : 1, 1, nullptr},
+  const std::int64_t panels = kernel.panels(m);
+  run_without_gil({panels, panels > 0 ? panels : 1, 1, nullptr},
                   [&](std::int64_t begin, std::int64_t end, int) noexcept {
                     kernel.prepare(args, begin, end);
                   });

@@ -1,9 +1,10 @@
 // curve = divisor * candidate, for every pair. Uses fma(): baseline differs by rounding.
 //
-// Curves go in tiles, as rows with zeros where a point is missing. Their products with the
-// candidates are a matrix product; Huber's steps follow, candidate by candidate, for all curves of
-// the tile while the candidate is in L1. What a pair gets does not depend on its tile: zeros add
-// nothing.
+// Curves go in tiles of eight, as rows with zeros where a point is missing. Their products with the
+// candidates are a matrix product, a chain of FMAs over the points for each pair. Huber's steps
+// follow, candidate by candidate while it is in L1: the sums of one curve after the other, with
+// lanes over points, then the steps of all, a lane each. What a pair gets does not depend on its
+// tile: zeros add nothing.
 #include "align.hpp"
 
 #include "../status.hpp"
@@ -13,33 +14,82 @@
 namespace planner::PLANNER_LEVEL {
 namespace {
 
-constexpr std::int64_t kTile = 6;      // curves
-constexpr std::int64_t kTogether = 4;  // candidates
-constexpr std::int64_t kGroup = 48;    // curves that are ordered by their last point
+constexpr std::int64_t kTile = 8;     // curves
+constexpr std::int64_t kPanel = 24;   // candidates
 constexpr std::int64_t kFewest = 3;
 constexpr int kMostSteps = 300;
 
 constexpr std::int64_t rounded(std::int64_t n) { return (n + kLanes - 1) / kLanes * kLanes; }
 
 std::int64_t scratch(std::int64_t grid, std::int64_t n_candidates) noexcept {
-  return kTile * (2 * rounded(grid) + 2 * rounded(n_candidates) + 2 * kLanes) + 2 * kLanes +
-         5 * rounded(grid);
+  return kTile * (3 * rounded(grid) + 2 * rounded(n_candidates)) + 4 * rounded(grid);
+}
+
+// What is made of the candidates, once for all curves; columns past the last one are zeros.
+struct Tables {
+  std::int64_t stride;   // of rows: the grid, rounded up to 8
+  std::int64_t columns;  // candidates, rounded up to 8
+  double* rows;          // (candidates, stride): zeros past the grid
+  double* panels;        // of up to 24 columns, each (grid, its columns)
+  double* squares;       // (grid + 1, columns): sums of squares before each grid point
+};
+
+PLANNER_INLINE Tables tables_of(const AlignArgs& args) {
+  Tables r;
+  r.stride = rounded(args.grid);
+  r.columns = rounded(args.n_candidates);
+  r.rows = args.tables;
+  r.panels = r.rows + args.n_candidates * r.stride;
+  r.squares = r.panels + args.grid * r.columns;
+  return r;
+}
+
+std::int64_t tables(std::int64_t grid, std::int64_t n_candidates) noexcept {
+  return n_candidates * rounded(grid) + (2 * grid + 1) * rounded(n_candidates);
+}
+
+std::int64_t panels(std::int64_t n_candidates) noexcept {
+  return (n_candidates + kPanel - 1) / kPanel;
+}
+
+// Eight columns of a panel, of which `some` are candidates.
+void fill_columns(const double* from, std::int64_t grid, std::int64_t some, std::int64_t width,
+                  double* to) {
+  if (some < kLanes) {
+    for (std::int64_t i = 0; i < grid; ++i) store(to + i * width, vec(0.0));
+    for (std::int64_t c = 0; c < some; ++c) {
+      for (std::int64_t i = 0; i < grid; ++i) to[i * width + c] = from[c * grid + i];
+    }
+    return;
+  }
+  for (std::int64_t i = 0; i < grid; ++i) {
+    for (std::int64_t c = 0; c < kLanes; ++c) to[i * width + c] = from[c * grid + i];
+  }
 }
 
 void prepare(const AlignArgs& args, std::int64_t begin, std::int64_t end) noexcept {
-  for (std::int64_t c = begin; c < end; ++c) {
-    const double* const from = args.candidates + c * args.grid;
-    double* const to = args.packed + c * args.stride;
-    for (std::int64_t i = 0; i < args.stride; ++i) to[i] = i < args.grid ? from[i] : 0.0;
-    args.squares[c] = 0.0;
-  }
-  // All candidates at a point: their sums do not wait for each other.
-  for (std::int64_t i = 0; i < args.grid; ++i) {
-    const double* const before = args.squares + i * args.columns;
-    double* const after = args.squares + (i + 1) * args.columns;
-    for (std::int64_t c = begin; c < end; ++c) {
-      const double u = args.candidates[c * args.grid + i];
-      after[c] = before[c] + u * u;
+  const Tables to = tables_of(args);
+  for (std::int64_t c0 = begin * kPanel; c0 < end * kPanel && c0 < to.columns; c0 += kPanel) {
+    const std::int64_t width = to.columns - c0 < kPanel ? to.columns - c0 : kPanel;
+    for (std::int64_t c = c0; c < c0 + width; c += kLanes) {
+      const double* const from = args.candidates + c * args.grid;
+      const std::int64_t left = args.n_candidates - c;
+      const std::int64_t some = left < kLanes ? left : kLanes;
+      for (std::int64_t k = 0; k < some; ++k) {
+        double* const row = to.rows + (c + k) * to.stride;
+        __builtin_memcpy(row, from + k * args.grid, static_cast<std::size_t>(args.grid) * 8);
+        for (std::int64_t i = args.grid; i < to.stride; ++i) row[i] = 0.0;
+      }
+      double* const panel = to.panels + c0 * args.grid + (c - c0);
+      fill_columns(from, args.grid, some, width, panel);
+      double* sums = to.squares + c;
+      Vec before = vec(0.0);
+      store(sums, before);
+      for (std::int64_t i = 0; i < args.grid; ++i) {
+        const Vec u = load(panel + i * width);
+        before = before + u * u;
+        store(sums += to.columns, before);
+      }
     }
   }
 }
@@ -58,14 +108,13 @@ struct Fit {
 
 // --- a pair, as blocks of eight points -----------------------------------------------------------
 
-// The first and the last block are in `ends`, without the points that are missing; where there is
-// only one, the other is zeros. `blocks` are between them.
+// Missing points are zeros in x, and zeros in u but for the first and the last block, where `ends`
+// are masks for them.
 struct Stretch {
   const double* x;
   const double* u;
   std::int64_t blocks;
-  const double* x_ends;
-  const double* u_ends;
+  const double* ends;
 };
 
 struct Slopes {
@@ -104,99 +153,56 @@ template <bool kObjective>
 PLANNER_INLINE Slopes slopes_at(const Stretch& pair, double c, double delta) {
   const Vec at = vec(c);
   const Vec limit = vec(delta);
-  Sums even = {vec(0.0), vec(0.0), vec(0.0)};
-  Sums odd = even;
-  add_slopes<kObjective>(even, load(pair.x_ends), load(pair.u_ends), at, limit);
-  add_slopes<kObjective>(odd, load(pair.x_ends + kLanes), load(pair.u_ends + kLanes), at, limit);
   const double* x = pair.x;
   const double* u = pair.u;
-  const double* const end = x + pair.blocks / 2 * 2 * kLanes;
-  for (; x < end; x += 2 * kLanes, u += 2 * kLanes) {
-    add_slopes<kObjective>(even, load(x), load(u), at, limit);
-    add_slopes<kObjective>(odd, load(x + kLanes), load(u + kLanes), at, limit);
+  Sums even = {vec(0.0), vec(0.0), vec(0.0)};
+  Sums odd = even;
+  add_slopes<kObjective>(even, load(x), keep(load(u), as_bits(load(pair.ends))), at, limit);
+  if (pair.blocks > 1) {
+    const double* const last = x + (pair.blocks - 1) * kLanes;
+    x += kLanes;
+    u += kLanes;
+    for (; x + kLanes < last; x += 2 * kLanes, u += 2 * kLanes) {
+      add_slopes<kObjective>(even, load(x), load(u), at, limit);
+      add_slopes<kObjective>(odd, load(x + kLanes), load(u + kLanes), at, limit);
+    }
+    if (x < last) {
+      add_slopes<kObjective>(even, load(x), load(u), at, limit);
+      u += kLanes;
+    }
+    add_slopes<kObjective>(odd, load(last), keep(load(u), as_bits(load(pair.ends + kLanes))), at,
+                           limit);
   }
-  if (pair.blocks % 2 != 0) add_slopes<kObjective>(even, load(x), load(u), at, limit);
   return {sum(even.gradient + odd.gradient), sum(even.inside + odd.inside),
           kObjective ? sum(even.objective + odd.objective) : 0.0};
 }
 
-// The curvature of reweighted least squares: sum of min(1, delta / |r|) u^2.
-PLANNER_INLINE void add_weight(Vec& to, const Vec& x, const Vec& u, double c, double delta) {
-  const Vec size = abs(fnma(u, c, x));
-  to = to + select(size <= delta, u * u, u * u * (delta / size));
+PLANNER_INLINE Vec candidate_at(const Stretch& pair, std::int64_t block) {
+  const Vec u = load(pair.u + block * kLanes);
+  if (block == 0) return keep(u, as_bits(load(pair.ends)));
+  return block < pair.blocks - 1 ? u : keep(u, as_bits(load(pair.ends + kLanes)));
 }
 
+// The curvature of reweighted least squares: sum of min(1, delta / |r|) u^2.
 double weight_at(const Stretch& pair, double c, double delta) {
   Vec weight = vec(0.0);
-  add_weight(weight, load(pair.x_ends), load(pair.u_ends), c, delta);
-  add_weight(weight, load(pair.x_ends + kLanes), load(pair.u_ends + kLanes), c, delta);
-  for (std::int64_t i = 0; i < pair.blocks * kLanes; i += kLanes) {
-    add_weight(weight, load(pair.x + i), load(pair.u + i), c, delta);
+  for (std::int64_t i = 0; i < pair.blocks; ++i) {
+    const Vec u = candidate_at(pair, i);
+    const Vec size = abs(fnma(u, c, load(pair.x + i * kLanes)));
+    weight = weight + select(size <= delta, u * u, u * u * (delta / size));
   }
   return sum(weight);
-}
-
-PLANNER_INLINE void add_square(Vec& to, const Vec& x, const Vec& u, double c) {
-  const Vec r = fnma(u, c, x);
-  to = fma(r, r, to);
 }
 
 double half_squares_at(const Stretch& pair, double c) {
   Vec even = vec(0.0);
   Vec odd = vec(0.0);
-  add_square(even, load(pair.x_ends), load(pair.u_ends), c);
-  add_square(odd, load(pair.x_ends + kLanes), load(pair.u_ends + kLanes), c);
-  for (std::int64_t i = 0; i < pair.blocks * kLanes; i += kLanes) {
-    add_square(i % (2 * kLanes) == 0 ? even : odd, load(pair.x + i), load(pair.u + i), c);
+  for (std::int64_t i = 0; i < pair.blocks; ++i) {
+    const Vec r = fnma(candidate_at(pair, i), c, load(pair.x + i * kLanes));
+    Vec& to = i % 2 == 0 ? even : odd;
+    to = fma(r, r, to);
   }
   return 0.5 * sum(even + odd);
-}
-
-// Newton's steps inside a bracket, of a convex function of one variable: exact, but for rounding,
-// as soon as no point passes delta any more. Where one leaves the bracket or is not half the step
-// before, a secant or half of the bracket; before there is one, the step of reweighted least
-// squares, which descends.
-PLANNER_INLINE Fit huber(const Stretch& pair, double c, double delta) {
-  double low = -kInf;
-  double high = kInf;
-  double low_gradient = 0.0;
-  double high_gradient = 0.0;
-  double moved = kInf;
-  bool halve = false;
-  Slopes at = slopes_at<false>(pair, c, delta);
-  for (int step = 0; step < kMostSteps; ++step) {
-    const double close = 1e-13 * __builtin_fabs(c);
-    if (at.gradient == 0.0 || high - low <= close ||
-        (at.inside > 0.0 && __builtin_fabs(at.gradient) <= close * at.inside)) {
-      if (step == 0) at = slopes_at<true>(pair, c, delta);
-      return {c, at.objective, Status::kOk};
-    }
-    if (at.gradient > 0.0) {
-      low = c;
-      low_gradient = at.gradient;
-    } else {
-      high = c;
-      high_gradient = at.gradient;
-    }
-    double next = at.inside > 0.0 ? c + at.gradient / at.inside : kNan;
-    if (!(next > low && next < high && __builtin_fabs(next - c) <= 0.5 * moved)) {
-      if (low > -kInf && high < kInf) {
-        next = halve ? low + 0.5 * (high - low)
-                     : low + (high - low) * (low_gradient / (low_gradient - high_gradient));
-        halve = !halve;
-      } else if (!(next > low && next < high)) {
-        next = c + at.gradient / weight_at(pair, c, delta);
-      }
-    }
-    if (!is_usable(next)) {
-      if (step == 0) at = slopes_at<true>(pair, c, delta);
-      return {c, at.objective, Status::kStalled};
-    }
-    moved = __builtin_fabs(next - c);
-    c = next;
-    at = slopes_at<true>(pair, c, delta);
-  }
-  return {c, at.objective, Status::kMaxIterations};
 }
 
 // --- a pair, point by point ----------------------------------------------------------------------
@@ -359,99 +365,123 @@ PLANNER_INLINE double standard_error(const Pair& pair, double c, Alignment metho
 
 // --- a tile of curves ----------------------------------------------------------------------------
 
-// Three curves times one candidate. Not an array: gcc would keep it in memory.
-struct Three {
+// One curve with up to 24 candidates.
+struct Products {
   Vec a;
   Vec b;
   Vec c;
 };
 
-PLANNER_INLINE void add_products(Three& to, const Vec& u, const Vec& a, const Vec& b,
+// As vec(), but a broadcast from memory and nothing else: 0 + x is an addition, x - 0 is not.
+PLANNER_INLINE Vec broadcast(const double& x) {
+  Vec r;
+  PLANNER_EACH(r.part[p] = x - Doubles{})
+  return r;
+}
+
+template <int kVectors>
+PLANNER_INLINE void add_products(Products& to, const double& x, const Vec& a, const Vec& b,
                                  const Vec& c) {
-  to.a = fma(a, u, to.a);
-  to.b = fma(b, u, to.b);
-  to.c = fma(c, u, to.c);
+  const Vec all = broadcast(x);
+  to.a = fma(all, a, to.a);
+  if (kVectors > 1) to.b = fma(all, b, to.b);
+  if (kVectors > 2) to.c = fma(all, c, to.c);
 }
 
-PLANNER_INLINE void store_sums(const Three& from, double* to, std::int64_t columns) {
-  to[0] = sum(from.a);
-  to[columns] = sum(from.b);
-  to[2 * columns] = sum(from.c);
+template <int kVectors>
+PLANNER_INLINE void store_products(double* to, const Products& from) {
+  store(to, from.a);
+  if (kVectors > 1) store(to + kLanes, from.b);
+  if (kVectors > 2) store(to + 2 * kLanes, from.c);
 }
 
-// Products of three rows of x with two of u. Every pair is one chain of sums, so that the bits are
-// those of multiply_wide().
-PLANNER_INLINE void multiply(const double* x, const double* u0, const double* u1,
-                             std::int64_t stride, std::int64_t from, std::int64_t end, double* to0,
-                             double* to1, std::int64_t columns) {
-  const double* const xb = x + stride;
-  const double* const xc = xb + stride;
-  const Three zeros = {vec(0.0), vec(0.0), vec(0.0)};
-  Three p0 = zeros;
-  Three p1 = zeros;
-  for (std::int64_t i = from; i < end; i += kLanes) {
-    const Vec v0 = load(u0 + i);
-    const Vec v1 = load(u1 + i);
-    const Vec a = load(x + i);
-    const Vec b = load(xb + i);
-    const Vec c = load(xc + i);
-    add_products(p0, v0, a, b, c);
-    add_products(p1, v1, a, b, c);
+// Four or eight curves with kVectors eights of the candidates of a panel, or with their squares.
+// At each point a cache line of `ahead`, of which `step` doubles are wanted, comes into L2.
+template <int kVectors, int kCurves, bool kSquares>
+PLANNER_INLINE void multiply(const double* x, std::int64_t stride, const double* u,
+                             std::int64_t width, std::int64_t from, std::int64_t end, double* to,
+                             std::int64_t columns, const double* ahead, std::int64_t step) {
+  const double* const x1 = x + stride;
+  const double* const x2 = x1 + stride;
+  const double* const x3 = x2 + stride;
+  const double* const x4 = x3 + stride;
+  const double* const x5 = x4 + stride;
+  const double* const x6 = x5 + stride;
+  const double* const x7 = x6 + stride;
+  const Products zeros = {vec(0.0), vec(0.0), vec(0.0)};
+  Products p0 = zeros;
+  Products p1 = zeros;
+  Products p2 = zeros;
+  Products p3 = zeros;
+  Products p4 = zeros;
+  Products p5 = zeros;
+  Products p6 = zeros;
+  Products p7 = zeros;
+  u += from * width;
+  for (std::int64_t i = from; i < end; ++i, u += width, ahead += step) {
+    __builtin_prefetch(ahead, 0, 2);
+    Vec a = load(u);
+    Vec b = kVectors > 1 ? load(u + kLanes) : a;
+    Vec c = kVectors > 2 ? load(u + 2 * kLanes) : a;
+    if (kSquares) {
+      a *= a;
+      b *= b;
+      c *= c;
+    }
+    add_products<kVectors>(p0, x[i], a, b, c);
+    add_products<kVectors>(p1, x1[i], a, b, c);
+    add_products<kVectors>(p2, x2[i], a, b, c);
+    add_products<kVectors>(p3, x3[i], a, b, c);
+    if (kCurves > 4) {
+      add_products<kVectors>(p4, x4[i], a, b, c);
+      add_products<kVectors>(p5, x5[i], a, b, c);
+      add_products<kVectors>(p6, x6[i], a, b, c);
+      add_products<kVectors>(p7, x7[i], a, b, c);
+    }
   }
-  store_sums(p0, to0, columns);
-  store_sums(p1, to1, columns);
+  store_products<kVectors>(to, p0);
+  store_products<kVectors>(to + columns, p1);
+  store_products<kVectors>(to + 2 * columns, p2);
+  store_products<kVectors>(to + 3 * columns, p3);
+  if (kCurves > 4) {
+    store_products<kVectors>(to + 4 * columns, p4);
+    store_products<kVectors>(to + 5 * columns, p5);
+    store_products<kVectors>(to + 6 * columns, p6);
+    store_products<kVectors>(to + 7 * columns, p7);
+  }
 }
 
-// Six rows with four, where there are 32 registers.
-PLANNER_INLINE void multiply_wide(const double* x, const double* const (&u)[kTogether],
-                                  std::int64_t stride, std::int64_t from, std::int64_t end,
-                                  double* const (&to)[kTogether], std::int64_t columns) {
-  const double* const xb = x + stride;
-  const double* const xc = xb + stride;
-  const double* const xd = xc + stride;
-  const double* const xe = xd + stride;
-  const double* const xf = xe + stride;
-  const double* const u0 = u[0];
-  const double* const u1 = u[1];
-  const double* const u2 = u[2];
-  const double* const u3 = u[3];
-  const Three zeros = {vec(0.0), vec(0.0), vec(0.0)};
-  Three p0 = zeros;
-  Three p1 = zeros;
-  Three p2 = zeros;
-  Three p3 = zeros;
-  Three q0 = zeros;
-  Three q1 = zeros;
-  Three q2 = zeros;
-  Three q3 = zeros;
-  for (std::int64_t i = from; i < end; i += kLanes) {
-    const Vec a = load(x + i);
-    const Vec b = load(xb + i);
-    const Vec c = load(xc + i);
-    const Vec d = load(xd + i);
-    const Vec e = load(xe + i);
-    const Vec f = load(xf + i);
-    const Vec v0 = load(u0 + i);
-    add_products(p0, v0, a, b, c);
-    add_products(q0, v0, d, e, f);
-    const Vec v1 = load(u1 + i);
-    add_products(p1, v1, a, b, c);
-    add_products(q1, v1, d, e, f);
-    const Vec v2 = load(u2 + i);
-    add_products(p2, v2, a, b, c);
-    add_products(q2, v2, d, e, f);
-    const Vec v3 = load(u3 + i);
-    add_products(p3, v3, a, b, c);
-    add_products(q3, v3, d, e, f);
+// Memory that will be read soon.
+struct Ahead {
+  const double* from;
+  std::int64_t size;
+};
+
+// Points [from, end) of the tile, times the candidates or their squares, to (curves, columns).
+template <bool kSquares>
+void multiply_all(const Tables& tables, std::int64_t grid, const double* x, std::int64_t n_rows,
+                  std::int64_t from, std::int64_t end, double* to, Ahead ahead) {
+  const std::int64_t calls = (tables.columns + kPanel - 1) / kPanel;
+  if (calls == 0 || from >= end) return;
+  const std::int64_t each = (ahead.size + calls - 1) / calls;
+  const std::int64_t step = (each + end - from - 1) / (end - from);
+  for (std::int64_t c0 = 0; c0 < tables.columns; c0 += kPanel, ahead.from += each) {
+    const std::int64_t width = tables.columns - c0 < kPanel ? tables.columns - c0 : kPanel;
+    const double* const u = tables.panels + c0 * grid;
+    if (kParts == 1) {
+      (width == 3 * kLanes   ? multiply<3, 8, kSquares>
+       : width == 2 * kLanes ? multiply<2, 8, kSquares>
+                             : multiply<1, 8, kSquares>)(x, tables.stride, u, width, from, end,
+                                                         to + c0, tables.columns, ahead.from, step);
+      continue;
+    }
+    for (std::int64_t k = 0; k < n_rows; k += 4) {
+      for (std::int64_t c = 0; c < width; c += kLanes) {
+        multiply<1, 4, kSquares>(x + k * tables.stride, tables.stride, u + c, width, from, end,
+                                 to + k * tables.columns + c0 + c, tables.columns, ahead.from, step);
+      }
+    }
   }
-  store_sums(p0, to[0], columns);
-  store_sums(p1, to[1], columns);
-  store_sums(p2, to[2], columns);
-  store_sums(p3, to[3], columns);
-  store_sums(q0, to[0] + 3 * columns, columns);
-  store_sums(q1, to[1] + 3 * columns, columns);
-  store_sums(q2, to[2] + 3 * columns, columns);
-  store_sums(q3, to[3] + 3 * columns, columns);
 }
 
 // A curve in the tile; points [first, last] of the grid, whole blocks [from, end).
@@ -463,21 +493,39 @@ struct Row {
   std::int64_t end;
   std::int64_t n;
   bool gaps;
-  double squares;  // sum of x^2
-  double* x;
-  double* mask;
-  double* x_ends;
-  double* products;  // with the candidates
-  double* lengths;   // sums of u^2 over the usable points
-
-  // Divisors over those of least squares, which change slowly from candidate to candidate: of the
-  // last two, and the one that is expected next.
-  double ratio;
-  double ratio_before;
-  double expected;
+  double squares;          // sum of x^2
+  double ends[2 * kLanes];  // masks of the first and the last block
 };
 
-PLANNER_INLINE void read_row(const AlignArgs& args, Row& row) {
+// A lane for each curve of a tile: the divisor over that of least squares, which changes slowly
+// from candidate to candidate: of the last two, and the one that is expected next.
+struct Ratios {
+  double now[kTile];
+  double before[kTile];
+  double expected[kTile];
+};
+
+struct Tile {
+  Row* rows;
+  std::int64_t n_rows;
+  unsigned wanted;   // bit k: row k has enough points
+  double* x;         // (rows, stride)
+  double* mask;      // (rows, stride) 1 at usable points, else 0; where it was asked for
+  double* others;    // (rows, stride)
+  double* products;  // (rows, columns) sums of x u
+  double* lengths;   // (rows, columns) sums of u^2 over the usable points
+  double* points;    // (4, stride)
+  std::int64_t first;
+  std::int64_t last;
+};
+
+// Bits [from, to) of a block.
+PLANNER_INLINE void fill_ends(double* to, std::int64_t first, std::int64_t last) {
+  const double all = as_vec(bits(-1)).part[0][0];
+  for (std::int64_t k = 0; k < kLanes; ++k) to[k] = k >= first && k <= last ? all : 0.0;
+}
+
+PLANNER_INLINE void read_row(const AlignArgs& args, Row& row, double* to) {
   const double* const all = args.curves + row.curve * args.grid;
   Vec squares = vec(0.0);
   row.n = 0;
@@ -488,71 +536,75 @@ PLANNER_INLINE void read_row(const AlignArgs& args, Row& row) {
     const Vec x = left >= kLanes ? load(all + i) : load_tail(all + i, left, kNan);
     const Bits good = usable(x);
     const Vec kept = keep(x, good);
-    store(row.x + i, kept);
-    store(row.mask + i, as_vec(good));
+    store(to + i, kept);
     squares = fma(kept, kept, squares);
     row.n += count(good);
   }
   row.squares = sum(squares);
   row.gaps = row.n != row.last - row.first + 1;
-  for (std::int64_t k = 0; k < 2 * kLanes; ++k) row.x_ends[k] = 0.0;
-  if (row.n == 0) return;
-  store(row.x_ends, load(row.x + row.from));
-  if (row.end - row.from > kLanes) store(row.x_ends + kLanes, load(row.x + row.end - kLanes));
+  fill_ends(row.ends, row.first - row.from, row.last - row.from);
+  fill_ends(row.ends + kLanes, 0, row.last - (row.end - kLanes));
 }
 
-PLANNER_INLINE Vec usable_part(const Row& row, const double* u, std::int64_t i) {
-  return keep(load(u + i), as_bits(load(row.mask + i)));
+void fill_mask(const AlignArgs& args, const Row& row, double* to) {
+  const double* const all = args.curves + row.curve * args.grid;
+  for (std::int64_t i = row.first; i <= row.last; ++i) to[i] = is_usable(all[i]) ? 1.0 : 0.0;
 }
 
-double length_of(const Row& row, const double* u) {
-  Vec even = vec(0.0);
-  Vec odd = vec(0.0);
-  std::int64_t i = row.from;
-  for (; i + 2 * kLanes <= row.end; i += 2 * kLanes) {
-    const Vec a = usable_part(row, u, i);
-    const Vec b = usable_part(row, u, i + kLanes);
-    even = fma(a, a, even);
-    odd = fma(b, b, odd);
+// Zeros up to what the tile spans.
+PLANNER_INLINE void fill_zeros(const Tile& tile, const Row* row, double* to) {
+  const std::int64_t head = row != nullptr && row->n > 0 ? row->first : tile.last + 1;
+  for (std::int64_t i = tile.first; i < head; ++i) to[i] = 0.0;
+  if (head > tile.last) return;
+  for (std::int64_t i = row->last + 1; i <= tile.last; ++i) to[i] = 0.0;
+}
+
+// Sums of u^2: differences of the sums before; for a curve with gaps, and where a difference would
+// lose digits, sums of their own.
+void find_lengths(const AlignArgs& args, const Tables& tables, const Tile& tile) {
+  bool again = false;
+  for (int pass = 0; pass < (again ? 2 : 1); ++pass) {
+    for (std::int64_t k = 0; k < tile.n_rows; ++k) {
+      const Row& row = tile.rows[k];
+      if (row.gaps) again = true;
+      if (row.gaps || row.n == 0) continue;
+      const double* const before = tables.squares + row.first * tables.columns;
+      const double* const after = tables.squares + (row.last + 1) * tables.columns;
+      double* const to = tile.lengths + k * tables.columns;
+      for (std::int64_t c = 0; c < tables.columns; c += kLanes) {
+        const Vec all = load(after + c);
+        const Vec part = all - load(before + c);
+        const Bits exact = part * 16.0 >= all;
+        store(to + c, pass == 0 ? part : select(exact, part, load(to + c)));
+        if (!every(exact)) again = true;
+      }
+    }
+    if (pass > 0 || !again) continue;
+    for (std::int64_t k = 0; k < kTile; ++k) {
+      const Row* const row = k < tile.n_rows ? tile.rows + k : nullptr;
+      double* const to = tile.mask + k * tables.stride;
+      if (row != nullptr && row->n > 0) fill_mask(args, *row, to);
+      fill_zeros(tile, row, to);
+    }
+    multiply_all<true>(tables, args.grid, tile.mask, tile.n_rows, tile.first, tile.last + 1,
+                       tile.lengths, {tile.mask, 0});
   }
-  if (i < row.end) {
-    const Vec a = usable_part(row, u, i);
-    even = fma(a, a, even);
-  }
-  return sum(even + odd);
 }
 
-// `ends` and, for a curve with gaps, `copy` are filled.
-PLANNER_INLINE Stretch stretch_of(const Row& row, const double* u, double* ends, double* copy) {
+// For a curve with gaps, `others` is filled.
+PLANNER_INLINE Stretch stretch_of(const Tables& tables, const Tile& tile, std::int64_t k,
+                                  std::int64_t c) {
+  const Row& row = tile.rows[k];
+  const double* u = tables.rows + c * tables.stride + row.from;
   if (row.gaps) {
-    for (std::int64_t i = row.from; i < row.end; i += kLanes) {
-      store(copy + i, usable_part(row, u, i));
+    const double* const mask = tile.mask + k * tables.stride + row.from;
+    double* const copy = tile.others + k * tables.stride;
+    for (std::int64_t i = 0; i < row.end - row.from; i += kLanes) {
+      store(copy + i, keep(load(u + i), load(mask + i) > 0.0));
     }
     u = copy;
   }
-  const std::int64_t blocks = (row.end - row.from) / kLanes;
-  store(ends, usable_part(row, u, row.from));
-  store(ends + kLanes, blocks > 1 ? usable_part(row, u, row.end - kLanes) : vec(0.0));
-  return {row.x + row.from + kLanes, u + row.from + kLanes, blocks > 2 ? blocks - 2 : 0, row.x_ends,
-          ends};
-}
-
-// Sums of u^2: a difference of the sums before, or, where that would lose digits, one by one.
-PLANNER_INLINE void find_lengths(const AlignArgs& args, const Row& row) {
-  const double* const before = args.squares + row.first * args.columns;
-  const double* const after = args.squares + (row.last + 1) * args.columns;
-  for (std::int64_t c0 = 0; c0 < args.n_candidates; c0 += kLanes) {
-    const Vec all = load(after + c0);
-    const Vec part = all - load(before + c0);
-    store(row.lengths + c0, part);
-    unsigned again = row.gaps ? 0xffU : lanes(part * 16.0 < all);
-    const std::int64_t left = args.n_candidates - c0;
-    if (left < kLanes) again &= (1U << left) - 1U;
-    for (; again != 0; again &= again - 1) {
-      const std::int64_t c = c0 + __builtin_ctz(again);
-      row.lengths[c] = length_of(row, args.packed + c * args.stride);
-    }
-  }
+  return {tile.x + k * tables.stride + row.from, u, (row.end - row.from) / kLanes, row.ends};
 }
 
 PLANNER_INLINE void write(const AlignArgs& args, std::int64_t at, const Fit& found) {
@@ -567,13 +619,16 @@ PLANNER_INLINE void write(const AlignArgs& args, std::int64_t at, const Fit& fou
 
 // The objective is (sum x^2 - c sum x u) / 2, or, where that would lose more than six digits, the
 // sum of its own.
-PLANNER_INLINE void least_squares(const AlignArgs& args, const Row& row, double* ends,
-                                  double* copy) {
+PLANNER_INLINE void least_squares(const AlignArgs& args, const Tables& tables, const Tile& tile,
+                                  std::int64_t k) {
+  const Row& row = tile.rows[k];
+  const double* const products = tile.products + k * tables.columns;
+  const double* const lengths = tile.lengths + k * tables.columns;
   const std::int64_t start = row.curve * args.n_candidates;
   for (std::int64_t c0 = 0; c0 < args.n_candidates; c0 += kLanes) {
-    const Vec products = load(row.products + c0);
-    const Vec divisor = products / load(row.lengths + c0);
-    const Vec objective = 0.5 * fnma(divisor, products, vec(row.squares));
+    const Vec product = load(products + c0);
+    const Vec divisor = product / load(lengths + c0);
+    const Vec objective = 0.5 * fnma(divisor, product, vec(row.squares));
     const std::int64_t left = args.n_candidates - c0;
     const unsigned wanted = left < kLanes ? (1U << left) - 1U : 0xffU;
     const unsigned good = lanes(usable(divisor)) & lanes(usable(objective));
@@ -581,8 +636,8 @@ PLANNER_INLINE void least_squares(const AlignArgs& args, const Row& row, double*
     if (wanted == 0xffU && good == 0xffU && exact == 0) {
       store(args.divisor + start + c0, divisor);
       store(args.objective + start + c0, objective);
-      for (std::int64_t k = 0; k < kLanes; ++k) {
-        args.status[start + c0 + k] = static_cast<std::int32_t>(Status::kOk);
+      for (std::int64_t i = 0; i < kLanes; ++i) {
+        args.status[start + c0 + i] = static_cast<std::int32_t>(Status::kOk);
       }
       continue;
     }
@@ -590,49 +645,149 @@ PLANNER_INLINE void least_squares(const AlignArgs& args, const Row& row, double*
     double objectives[kLanes];
     store(divisors, divisor);
     store(objectives, objective);
-    for (std::int64_t k = 0; k < left && k < kLanes; ++k) {
-      if ((exact & good) >> k & 1U) {
-        const double* const u = args.packed + (c0 + k) * args.stride;
-        objectives[k] = half_squares_at(stretch_of(row, u, ends, copy), divisors[k]);
+    for (std::int64_t i = 0; i < left && i < kLanes; ++i) {
+      if ((exact & good) >> i & 1U) {
+        objectives[i] = half_squares_at(stretch_of(tables, tile, k, c0 + i), divisors[i]);
       }
-      write(args, start + c0 + k, {divisors[k], objectives[k], Status::kOk});
+      write(args, start + c0 + i, {divisors[i], objectives[i], Status::kOk});
     }
   }
 }
 
 // The ratio to start from for the next candidate: along the line through the last two, or the last
 // one, or 1, whichever would have been nearest this time.
-PLANNER_INLINE void expect(Row& row, double ratio) {
-  const double line = __builtin_fabs(2.0 * row.ratio - row.ratio_before - ratio);
-  const double same = __builtin_fabs(row.ratio - ratio);
-  const double none = __builtin_fabs(1.0 - ratio);
-  row.expected = line < same ? 2.0 * ratio - row.ratio : ratio;
-  if (!(line < none || same < none)) row.expected = 1.0;
-  row.ratio_before = row.ratio;
-  row.ratio = ratio;
+PLANNER_INLINE void expect(Ratios& ratios, const Vec& ratio, const Bits& where) {
+  const Vec now = load(ratios.now);
+  const Vec line = abs(2.0 * now - load(ratios.before) - ratio);
+  const Vec same = abs(now - ratio);
+  const Vec none = abs(1.0 - ratio);
+  Vec next = select(line < same, 2.0 * ratio - now, ratio);
+  next = select((line < none) | (same < none), next, 1.0);
+  store(ratios.expected, select(where, next, load(ratios.expected)));
+  store(ratios.before, select(where, now, load(ratios.before)));
+  store(ratios.now, select(where, ratio, now));
 }
 
-PLANNER_INLINE void fit_huber(const AlignArgs& args, Row& row, std::int64_t c, double* ends,
-                              double* copy) {
-  const double delta = args.delta[row.curve];
-  const double least = row.products[c] / row.lengths[c];
-  Fit found = {least, 0.0, Status::kNonFinite};
-  if (is_usable(least)) {
-    const double start = least * row.expected;
-    const Stretch pair = stretch_of(row, args.packed + c * args.stride, ends, copy);
-    found = huber(pair, is_usable(start) ? start : least, delta);
-    expect(row, found.divisor / least);
+// Where Newton's step leaves the bracket or is not half the step before, a secant or half of the
+// bracket; before there is one, the step of reweighted least squares, which descends.
+double other_step(const Stretch& pair, double c, double next, double delta, double gradient,
+                  double low, double high, double low_gradient, double high_gradient,
+                  bool& halve) {
+  if (low > -kInf && high < kInf) {
+    halve = !halve;
+    return halve ? low + (high - low) * (low_gradient / (low_gradient - high_gradient))
+                 : low + 0.5 * (high - low);
   }
-  write(args, row.curve * args.n_candidates + c, found);
+  return next > low && next < high ? next : c + gradient / weight_at(pair, c, delta);
+}
+
+// Newton's steps inside a bracket, of a convex function of one variable, for all curves of the tile
+// and one candidate: exact, but for rounding, as soon as no point passes delta any more.
+void huber(const AlignArgs& args, const Tables& tables, const Tile& tile, const double* delta,
+           Ratios& ratios, std::int64_t candidate) {
+  double products[kLanes] = {};
+  double lengths[kLanes] = {};
+  Stretch pairs[kLanes];
+  for (std::int64_t k = 0; k < tile.n_rows; ++k) {
+    if (!(tile.wanted >> k & 1U)) continue;
+    products[k] = tile.products[k * tables.columns + candidate];
+    lengths[k] = tile.lengths[k * tables.columns + candidate];
+    pairs[k] = stretch_of(tables, tile, k, candidate);
+  }
+  const Vec least = load(products) / load(lengths);
+  const Bits some = usable(least);
+  const Vec start = least * load(ratios.expected);
+  Vec c = select(usable(start), start, least);
+  Vec low = vec(-kInf);
+  Vec high = vec(kInf);
+  Vec low_gradient = vec(0.0);
+  Vec high_gradient = vec(0.0);
+  Vec moved = vec(kInf);
+  bool halve[kLanes] = {};
+  double found[kLanes] = {};
+  double gradients[kLanes] = {};
+  double insides[kLanes] = {};
+  double objectives[kLanes] = {};
+  double at[kLanes];
+  store(at, c);
+  unsigned active = tile.wanted & lanes(some);
+  for (unsigned rest = tile.wanted & ~active; rest != 0; rest &= rest - 1) {
+    write(args, tile.rows[__builtin_ctz(rest)].curve * args.n_candidates + candidate,
+          {kNan, kNan, Status::kNonFinite});
+  }
+  // Of lanes that are done, `at` is found; what comes after in them does not matter.
+  const auto finish = [&](unsigned which, Status status, bool objective) {
+    for (; which != 0; which &= which - 1) {
+      const int k = __builtin_ctz(which);
+      if (!objective) objectives[k] = slopes_at<true>(pairs[k], at[k], delta[k]).objective;
+      found[k] = at[k];
+      write(args, tile.rows[k].curve * args.n_candidates + candidate,
+            {at[k], objectives[k], status});
+    }
+  };
+  for (int step = 0; active != 0; ++step) {
+    for (unsigned rest = active; rest != 0; rest &= rest - 1) {
+      const int k = __builtin_ctz(rest);
+      const Slopes slopes = step == 0 ? slopes_at<false>(pairs[k], at[k], delta[k])
+                                      : slopes_at<true>(pairs[k], at[k], delta[k]);
+      gradients[k] = slopes.gradient;
+      insides[k] = slopes.inside;
+      objectives[k] = slopes.objective;
+    }
+    const Vec gradient = load(gradients);
+    const Vec inside = load(insides);
+    const Vec close = 1e-13 * abs(c);
+    const Bits done = (gradient == 0.0) | (high - low <= close) |
+                      ((inside > 0.0) & (abs(gradient) <= close * inside));
+    finish(active & lanes(done), Status::kOk, step > 0);
+    active &= ~lanes(done);
+    if (step == kMostSteps) {
+      finish(active, Status::kMaxIterations, true);
+      break;
+    }
+    const Bits up = gradient > 0.0;
+    low = select(up, c, low);
+    low_gradient = select(up, gradient, low_gradient);
+    high = select(up, high, c);
+    high_gradient = select(up, high_gradient, gradient);
+    Vec next = c + gradient / select(inside > 0.0, inside, kNan);
+    const Bits good = (next > low) & (next < high) & (abs(next - c) <= 0.5 * moved);
+    if (const unsigned bad = active & ~lanes(good); bad != 0) {
+      double lows[kLanes];
+      double highs[kLanes];
+      double low_gradients[kLanes];
+      double high_gradients[kLanes];
+      double nexts[kLanes];
+      store(lows, low);
+      store(highs, high);
+      store(low_gradients, low_gradient);
+      store(high_gradients, high_gradient);
+      store(nexts, next);
+      for (unsigned rest = bad; rest != 0; rest &= rest - 1) {
+        const int k = __builtin_ctz(rest);
+        nexts[k] = other_step(pairs[k], at[k], nexts[k], delta[k], gradients[k], lows[k], highs[k],
+                              low_gradients[k], high_gradients[k], halve[k]);
+      }
+      next = load(nexts);
+    }
+    const unsigned lost = active & ~lanes(usable(next));
+    finish(lost, Status::kStalled, step > 0);
+    active &= ~lost;
+    moved = abs(next - c);
+    c = next;
+    store(at, c);
+  }
+  expect(ratios, load(found) / least, some);
 }
 
 // What needs the points side by side: least absolute deviations, and standard errors.
-PLANNER_INLINE void by_points(const AlignArgs& args, const Row& row, double* memory) {
-  const std::int64_t stride = args.stride;
-  double* const kept = memory;
-  double* const others = kept + stride;
-  double* const ratio = others + stride;
-  double* const weight = ratio + stride;
+PLANNER_INLINE void by_points(const AlignArgs& args, const Tables& tables, const Tile& tile,
+                              std::int64_t k) {
+  const Row& row = tile.rows[k];
+  double* const kept = tile.points;
+  double* const others = kept + tables.stride;
+  double* const ratio = others + tables.stride;
+  double* const weight = ratio + tables.stride;
   double* const score = weight;
   std::int64_t n = 0;
   for (std::int64_t i = row.first; i <= row.last; ++i) {
@@ -640,7 +795,7 @@ PLANNER_INLINE void by_points(const AlignArgs& args, const Row& row, double* mem
     if (is_usable(x)) kept[n++] = x;
   }
   for (std::int64_t c = 0; c < args.n_candidates; ++c) {
-    const double* u = args.packed + c * stride + row.first;
+    const double* u = tables.rows + c * tables.stride + row.first;
     if (row.gaps) {
       std::int64_t at = 0;
       for (std::int64_t i = row.first; i <= row.last; ++i) {
@@ -651,7 +806,8 @@ PLANNER_INLINE void by_points(const AlignArgs& args, const Row& row, double* mem
     const Pair pair = {kept, u, n};
     const std::int64_t at = row.curve * args.n_candidates + c;
     if (args.method == Alignment::kLeastAbsolute) {
-      const bool some = is_usable(row.products[c] / row.lengths[c]);
+      const std::int64_t here = k * tables.columns + c;
+      const bool some = is_usable(tile.products[here] / tile.lengths[here]);
       write(args, at,
             some ? least_absolute(pair, ratio, weight) : Fit{kNan, kNan, Status::kNonFinite});
     }
@@ -664,64 +820,30 @@ PLANNER_INLINE void by_points(const AlignArgs& args, const Row& row, double* mem
   }
 }
 
-void align_tile(const AlignArgs& args, Row* rows, std::int64_t n_rows, double* memory) {
-  double* const ends = memory;
-  double* const copy = ends + 2 * kLanes;
-  double* const points = copy + args.stride;
-  double* const xs = points + 4 * args.stride;
-  double* const masks = xs + kTile * args.stride;
-  double* const x_ends = masks + kTile * args.stride;
-  double* const products = x_ends + kTile * 2 * kLanes;
-  double* const lengths = products + kTile * args.columns;
-  std::int64_t from = args.stride;
-  std::int64_t end = 0;
+void align_tile(const AlignArgs& args, const Tables& tables, Row* rows, std::int64_t n_rows,
+                const Ahead& ahead, double* memory) {
+  Tile tile;
+  tile.rows = rows;
+  tile.n_rows = n_rows;
+  tile.wanted = 0;
+  tile.x = memory;
+  tile.mask = tile.x + kTile * tables.stride;
+  tile.others = tile.mask + kTile * tables.stride;
+  tile.products = tile.others + kTile * tables.stride;
+  tile.lengths = tile.products + kTile * tables.columns;
+  tile.points = tile.lengths + kTile * tables.columns;
+  tile.first = args.grid;
+  tile.last = -1;
+  double delta[kTile] = {};
   for (std::int64_t k = 0; k < n_rows; ++k) {
     Row& row = rows[k];
-    row.x = xs + k * args.stride;
-    row.mask = masks + k * args.stride;
-    row.x_ends = x_ends + k * 2 * kLanes;
-    row.products = products + k * args.columns;
-    row.lengths = lengths + k * args.columns;
-    row.ratio = row.ratio_before = row.expected = 1.0;
-    read_row(args, row);
+    read_row(args, row, tile.x + k * tables.stride);
     args.n_finite[row.curve] = row.n;
-    if (row.n > 0 && row.from < from) from = row.from;
-    if (row.n > 0 && row.end > end) end = row.end;
-  }
-  // Zeros up to what the tile spans, and in rows that it lacks.
-  for (std::int64_t k = 0; k < kTile; ++k) {
-    double* const x = xs + k * args.stride;
-    const bool some = k < n_rows && rows[k].n > 0;
-    const std::int64_t head = some ? rows[k].from : end;
-    for (std::int64_t i = from; i < head; ++i) x[i] = 0.0;
-    for (std::int64_t i = some ? rows[k].end : end; i < end; ++i) x[i] = 0.0;
-  }
-  for (std::int64_t c0 = 0; c0 < args.n_candidates; c0 += kTogether) {
-    const double* u[kTogether];
-    double* to[kTogether];
-    for (std::int64_t k = 0; k < kTogether; ++k) {
-      // Past the last candidate: the last one again.
-      const std::int64_t c = c0 + k < args.n_candidates ? c0 + k : args.n_candidates - 1;
-      u[k] = args.packed + c * args.stride;
-      to[k] = products + c;
-    }
-    if (kParts == 1 && n_rows > 3) {
-      multiply_wide(xs, u, args.stride, from, end, to, args.columns);
-      continue;
-    }
-    for (std::int64_t k = 0; k < n_rows; k += 3) {
-      const double* const x = xs + k * args.stride;
-      const std::int64_t at = k * args.columns;
-      multiply(x, u[0], u[1], args.stride, from, end, to[0] + at, to[1] + at, args.columns);
-      multiply(x, u[2], u[3], args.stride, from, end, to[2] + at, to[3] + at, args.columns);
-    }
-  }
-  bool wanted[kTile] = {};
-  for (std::int64_t k = 0; k < n_rows; ++k) {
-    const Row& row = rows[k];
-    wanted[k] = row.n >= kFewest;
-    if (wanted[k]) {
-      find_lengths(args, row);
+    if (args.method == Alignment::kHuber) delta[k] = args.delta[row.curve];
+    if (row.n > 0 && row.first < tile.first) tile.first = row.first;
+    if (row.n > 0 && row.last > tile.last) tile.last = row.last;
+    if (row.n >= kFewest) {
+      tile.wanted |= 1U << k;
       continue;
     }
     const Status status = row.n == 0 ? Status::kNonFinite : Status::kTooFewPoints;
@@ -731,47 +853,70 @@ void align_tile(const AlignArgs& args, Row* rows, std::int64_t n_rows, double* m
       if (args.error != nullptr) args.error[at] = kNan;
     }
   }
+  if (tile.wanted == 0) return;
+  for (std::int64_t k = 0; k < kTile; ++k) {
+    fill_zeros(tile, k < n_rows ? rows + k : nullptr, tile.x + k * tables.stride);
+  }
+  multiply_all<false>(tables, args.grid, tile.x, n_rows, tile.first, tile.last + 1, tile.products,
+                      ahead);
+  find_lengths(args, tables, tile);
   if (args.method == Alignment::kHuber) {
+    Ratios ratios;
+    for (std::int64_t k = 0; k < kTile; ++k) {
+      ratios.now[k] = ratios.before[k] = ratios.expected[k] = 1.0;
+    }
     for (std::int64_t c = 0; c < args.n_candidates; ++c) {
-      for (std::int64_t k = 0; k < n_rows; ++k) {
-        if (wanted[k]) fit_huber(args, rows[k], c, ends, copy);
-      }
+      huber(args, tables, tile, delta, ratios, c);
     }
   }
   for (std::int64_t k = 0; k < n_rows; ++k) {
-    if (!wanted[k]) continue;
-    if (args.method == Alignment::kLeastSquares) least_squares(args, rows[k], ends, copy);
+    if (!(tile.wanted >> k & 1U)) continue;
+    if (args.method == Alignment::kLeastSquares) least_squares(args, tables, tile, k);
     if (args.method == Alignment::kLeastAbsolute || args.error != nullptr) {
-      by_points(args, rows[k], points);
+      by_points(args, tables, tile, k);
     }
   }
 }
 
+// The first and the last usable point; both before the grid where there is none.
+PLANNER_INLINE void find_ends(const AlignArgs& args, Row& row) {
+  const double* const x = args.curves + row.curve * args.grid;
+  row.last = args.grid - 1;
+  while (row.last >= kLanes && !any(usable(load(x + row.last - kLanes + 1)))) row.last -= kLanes;
+  while (row.last >= 0 && !is_usable(x[row.last])) --row.last;
+  row.first = 0;
+  while (row.first + kLanes <= row.last && !any(usable(load(x + row.first)))) row.first += kLanes;
+  while (row.first < row.last && !is_usable(x[row.first])) ++row.first;
+}
+
 void align_curves(const AlignArgs& args, std::int64_t begin, std::int64_t end,
                   double* memory) noexcept {
-  for (std::int64_t start = begin; start < end; start += kGroup) {
+  const Tables tables = tables_of(args);
+  for (std::int64_t start = begin; start < end; start += kAlignGroup) {
     // Ordered by the last point: a tile takes the time of its longest curve.
-    Row rows[kGroup];
-    const std::int64_t n = end - start < kGroup ? end - start : kGroup;
+    Row rows[kAlignGroup];
+    const std::int64_t n = end - start < kAlignGroup ? end - start : kAlignGroup;
     for (std::int64_t k = 0; k < n; ++k) {
-      const double* const x = args.curves + (start + k) * args.grid;
       Row row = {};
       row.curve = start + k;
-      row.last = args.grid - 1;
-      while (row.last >= 0 && !is_usable(x[row.last])) --row.last;
-      while (row.first < row.last && !is_usable(x[row.first])) ++row.first;
+      find_ends(args, row);
       std::int64_t at = k;
       for (; at > 0 && rows[at - 1].last > row.last; --at) rows[at] = rows[at - 1];
       rows[at] = row;
     }
+    // The next group comes from memory while this one is worked on.
     for (std::int64_t k = 0; k < n; k += kTile) {
-      align_tile(args, rows + k, n - k < kTile ? n - k : kTile, memory);
+      const std::int64_t next = start + kAlignGroup + k;
+      const std::int64_t rows_ahead = end - next < 0 ? 0 : end - next < kTile ? end - next : kTile;
+      const Ahead ahead = {args.curves + (rows_ahead > 0 ? next : start) * args.grid,
+                           rows_ahead * args.grid};
+      align_tile(args, tables, rows + k, n - k < kTile ? n - k : kTile, ahead, memory);
     }
   }
 }
 
 }  // namespace
 
-const AlignKernels align = {scratch, prepare, align_curves};
+const AlignKernels align = {tables, panels, scratch, prepare, align_curves};
 
 }  // namespace planner::PLANNER_LEVEL

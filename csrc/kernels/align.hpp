@@ -12,15 +12,15 @@ enum class Alignment : std::int32_t {
   kLeastAbsolute = 2,
 };
 
+// Curves that are worked on together: chunks are best multiples of it.
+constexpr std::int64_t kAlignGroup = 32;
+
 struct AlignArgs {
   const double* curves;      // (curves, grid)
   const double* candidates;  // (candidates, grid), finite
-  double* packed;   // (candidates, stride), 64-byte aligned: the candidates, zeros after them
-  double* squares;  // (grid + 1, columns) sums of squares before each grid point
+  double* tables;            // memory for what `prepare` makes of the candidates, 64-byte aligned
   std::int64_t n_candidates;
   std::int64_t grid;
-  std::int64_t stride;   // grid, rounded up to 8
-  std::int64_t columns;  // n_candidates, rounded up to 8
   Alignment method;
   const double* delta;  // (curves,) for Huber
 
@@ -32,9 +32,11 @@ struct AlignArgs {
 };
 
 struct AlignKernels {
-  // Doubles, 64-byte aligned.
+  // Doubles of `tables`, items of `prepare`, and doubles of scratch memory, 64-byte aligned.
+  std::int64_t (*tables)(std::int64_t grid, std::int64_t n_candidates) noexcept;
+  std::int64_t (*panels)(std::int64_t n_candidates) noexcept;
   std::int64_t (*scratch)(std::int64_t grid, std::int64_t n_candidates) noexcept;
-  // Fills packed and squares for candidates begin..end-1.
+  // Fills its part of `tables`, for panels begin..end-1 of candidates.
   void (*prepare)(const AlignArgs& args, std::int64_t begin, std::int64_t end) noexcept;
   // Curves begin..end-1 against all candidates.
   void (*align)(const AlignArgs& args, std::int64_t begin, std::int64_t end,

@@ -308,10 +308,7 @@ void align(const Kernels& kernels, const Input& input) {
   const std::vector<double> candidates(input.values.begin(), input.values.begin() + m * grid);
   const std::vector<double> curves(input.values.begin() + m * grid,
                                    input.values.begin() + rows * grid);
-  const std::int64_t stride = (grid + 7) / 8 * 8;
-  const std::int64_t columns = (m + 7) / 8 * 8;
-  const Scratch packed(1, m * stride);
-  std::vector<double> squares(size(columns * (grid + 1)));
+  const Scratch tables(1, kernels.align->tables(grid, m));
   std::vector<double> delta(size(n), input.options[2] * 0.125);
   std::vector<double> divisor(size(n * m));
   std::vector<double> objective(size(n * m));
@@ -321,12 +318,9 @@ void align(const Kernels& kernels, const Input& input) {
   const Scratch scratch(1, kernels.align->scratch(grid, m));
   const AlignArgs args = {curves.data(),
                           candidates.data(),
-                          packed.of(0),
-                          squares.data(),
+                          tables.of(0),
                           m,
                           grid,
-                          stride,
-                          columns,
                           static_cast<Alignment>(input.options[3] % 3),
                           delta.data(),
                           divisor.data(),
@@ -334,7 +328,7 @@ void align(const Kernels& kernels, const Input& input) {
                           input.options[4] % 2 == 0 ? error.data() : nullptr,
                           n_finite.data(),
                           status.data()};
-  kernels.align->prepare(args, 0, m);
+  kernels.align->prepare(args, 0, kernels.align->panels(m));
   kernels.align->align(args, 0, n, scratch.of(0));
   for (const std::int32_t each : status) known_status(each);
 }
