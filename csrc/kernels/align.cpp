@@ -14,8 +14,8 @@
 namespace planner::PLANNER_LEVEL {
 namespace {
 
-constexpr std::int64_t kTile = 8;     // curves
-constexpr std::int64_t kPanel = 24;   // candidates
+constexpr std::int64_t kTile = 8;    // curves
+constexpr std::int64_t kPanel = 24;  // candidates
 constexpr std::int64_t kFewest = 3;
 constexpr int kMostSteps = 300;
 
@@ -365,39 +365,60 @@ PLANNER_INLINE double standard_error(const Pair& pair, double c, Alignment metho
 
 // --- a tile of curves ----------------------------------------------------------------------------
 
-// One curve with up to 24 candidates.
+// Register by register, not as eight lanes: three are the most that the registers of each level
+// have room for, beside four or eight curves.
+constexpr std::int64_t kRegisters = 3;
+
+// One curve with kRegisters registers of candidates.
 struct Products {
-  Vec a;
-  Vec b;
-  Vec c;
+  Doubles a;
+  Doubles b;
+  Doubles c;
 };
 
-// As vec(), but a broadcast from memory and nothing else: 0 + x is an addition, x - 0 is not.
-PLANNER_INLINE Vec broadcast(const double& x) {
-  Vec r;
-  PLANNER_EACH(r.part[p] = x - Doubles{})
+PLANNER_INLINE Doubles load_register(const double* from) {
+  Doubles r;
+  __builtin_memcpy(&r, from, sizeof r);
   return r;
 }
 
-template <int kVectors>
-PLANNER_INLINE void add_products(Products& to, const double& x, const Vec& a, const Vec& b,
-                                 const Vec& c) {
-  const Vec all = broadcast(x);
-  to.a = fma(all, a, to.a);
-  if (kVectors > 1) to.b = fma(all, b, to.b);
-  if (kVectors > 2) to.c = fma(all, c, to.c);
+PLANNER_INLINE void store_register(double* to, const Doubles& x) {
+  __builtin_memcpy(to, &x, sizeof x);
 }
 
-template <int kVectors>
+PLANNER_INLINE Doubles fused(const Doubles& a, const Doubles& b, const Doubles& c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_pd(a, b, c);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  return reinterpret_cast<Doubles>(vfmaq_f64(reinterpret_cast<float64x2_t>(c),
+                                             reinterpret_cast<float64x2_t>(a),
+                                             reinterpret_cast<float64x2_t>(b)));
+#else
+  return a * b + c;
+#endif
+}
+
+template <int kWide>
+PLANNER_INLINE void add_products(Products& to, const double& x, const Doubles& a, const Doubles& b,
+                                 const Doubles& c) {
+  const Doubles all = x - Doubles{};  // a broadcast and nothing else, where 0 + x is an addition
+  to.a = fused(all, a, to.a);
+  if (kWide > 1) to.b = fused(all, b, to.b);
+  if (kWide > 2) to.c = fused(all, c, to.c);
+}
+
+template <int kWide>
 PLANNER_INLINE void store_products(double* to, const Products& from) {
-  store(to, from.a);
-  if (kVectors > 1) store(to + kLanes, from.b);
-  if (kVectors > 2) store(to + 2 * kLanes, from.c);
+  store_register(to, from.a);
+  if (kWide > 1) store_register(to + kWidth, from.b);
+  if (kWide > 2) store_register(to + 2 * kWidth, from.c);
 }
 
-// Four or eight curves with kVectors eights of the candidates of a panel, or with their squares.
+// Four or eight curves with kWide registers of the candidates of a panel, or with their squares.
 // At each point a cache line of `ahead`, of which `step` doubles are wanted, comes into L2.
-template <int kVectors, int kCurves, bool kSquares>
+template <int kWide, int kCurves, bool kSquares>
 PLANNER_INLINE void multiply(const double* x, std::int64_t stride, const double* u,
                              std::int64_t width, std::int64_t from, std::int64_t end, double* to,
                              std::int64_t columns, const double* ahead, std::int64_t step) {
@@ -408,7 +429,7 @@ PLANNER_INLINE void multiply(const double* x, std::int64_t stride, const double*
   const double* const x5 = x4 + stride;
   const double* const x6 = x5 + stride;
   const double* const x7 = x6 + stride;
-  const Products zeros = {vec(0.0), vec(0.0), vec(0.0)};
+  const Products zeros = {};
   Products p0 = zeros;
   Products p1 = zeros;
   Products p2 = zeros;
@@ -420,34 +441,34 @@ PLANNER_INLINE void multiply(const double* x, std::int64_t stride, const double*
   u += from * width;
   for (std::int64_t i = from; i < end; ++i, u += width, ahead += step) {
     __builtin_prefetch(ahead, 0, 2);
-    Vec a = load(u);
-    Vec b = kVectors > 1 ? load(u + kLanes) : a;
-    Vec c = kVectors > 2 ? load(u + 2 * kLanes) : a;
+    Doubles a = load_register(u);
+    Doubles b = kWide > 1 ? load_register(u + kWidth) : a;
+    Doubles c = kWide > 2 ? load_register(u + 2 * kWidth) : a;
     if (kSquares) {
       a *= a;
       b *= b;
       c *= c;
     }
-    add_products<kVectors>(p0, x[i], a, b, c);
-    add_products<kVectors>(p1, x1[i], a, b, c);
-    add_products<kVectors>(p2, x2[i], a, b, c);
-    add_products<kVectors>(p3, x3[i], a, b, c);
+    add_products<kWide>(p0, x[i], a, b, c);
+    add_products<kWide>(p1, x1[i], a, b, c);
+    add_products<kWide>(p2, x2[i], a, b, c);
+    add_products<kWide>(p3, x3[i], a, b, c);
     if (kCurves > 4) {
-      add_products<kVectors>(p4, x4[i], a, b, c);
-      add_products<kVectors>(p5, x5[i], a, b, c);
-      add_products<kVectors>(p6, x6[i], a, b, c);
-      add_products<kVectors>(p7, x7[i], a, b, c);
+      add_products<kWide>(p4, x4[i], a, b, c);
+      add_products<kWide>(p5, x5[i], a, b, c);
+      add_products<kWide>(p6, x6[i], a, b, c);
+      add_products<kWide>(p7, x7[i], a, b, c);
     }
   }
-  store_products<kVectors>(to, p0);
-  store_products<kVectors>(to + columns, p1);
-  store_products<kVectors>(to + 2 * columns, p2);
-  store_products<kVectors>(to + 3 * columns, p3);
+  store_products<kWide>(to, p0);
+  store_products<kWide>(to + columns, p1);
+  store_products<kWide>(to + 2 * columns, p2);
+  store_products<kWide>(to + 3 * columns, p3);
   if (kCurves > 4) {
-    store_products<kVectors>(to + 4 * columns, p4);
-    store_products<kVectors>(to + 5 * columns, p5);
-    store_products<kVectors>(to + 6 * columns, p6);
-    store_products<kVectors>(to + 7 * columns, p7);
+    store_products<kWide>(to + 4 * columns, p4);
+    store_products<kWide>(to + 5 * columns, p5);
+    store_products<kWide>(to + 6 * columns, p6);
+    store_products<kWide>(to + 7 * columns, p7);
   }
 }
 
@@ -461,24 +482,28 @@ struct Ahead {
 template <bool kSquares>
 void multiply_all(const Tables& tables, std::int64_t grid, const double* x, std::int64_t n_rows,
                   std::int64_t from, std::int64_t end, double* to, Ahead ahead) {
-  const std::int64_t calls = (tables.columns + kPanel - 1) / kPanel;
-  if (calls == 0 || from >= end) return;
-  const std::int64_t each = (ahead.size + calls - 1) / calls;
+  constexpr int kCurves = kParts == 1 ? 8 : 4;
+  if (from >= end) return;
+  // About what a call is to ask for at each point.
+  const std::int64_t calls = (tables.columns + kRegisters * kWidth - 1) / (kRegisters * kWidth) *
+                             ((n_rows + kCurves - 1) / kCurves);
+  const std::int64_t each = calls > 0 ? (ahead.size + calls - 1) / calls : 0;
   const std::int64_t step = (each + end - from - 1) / (end - from);
-  for (std::int64_t c0 = 0; c0 < tables.columns; c0 += kPanel, ahead.from += each) {
-    const std::int64_t width = tables.columns - c0 < kPanel ? tables.columns - c0 : kPanel;
-    const double* const u = tables.panels + c0 * grid;
-    if (kParts == 1) {
-      (width == 3 * kLanes   ? multiply<3, 8, kSquares>
-       : width == 2 * kLanes ? multiply<2, 8, kSquares>
-                             : multiply<1, 8, kSquares>)(x, tables.stride, u, width, from, end,
-                                                         to + c0, tables.columns, ahead.from, step);
-      continue;
-    }
-    for (std::int64_t k = 0; k < n_rows; k += 4) {
-      for (std::int64_t c = 0; c < width; c += kLanes) {
-        multiply<1, 4, kSquares>(x + k * tables.stride, tables.stride, u + c, width, from, end,
-                                 to + k * tables.columns + c0 + c, tables.columns, ahead.from, step);
+  for (std::int64_t k = 0; k < n_rows; k += kCurves) {
+    const double* const rows = x + k * tables.stride;
+    for (std::int64_t c0 = 0; c0 < tables.columns; c0 += kPanel) {
+      const std::int64_t width = tables.columns - c0 < kPanel ? tables.columns - c0 : kPanel;
+      for (std::int64_t c = 0; c < width;) {
+        const std::int64_t left = (width - c) / kWidth;
+        const std::int64_t wide = left == 4 ? 2 : left < kRegisters ? left : kRegisters;
+        (wide == 3   ? multiply<3, kCurves, kSquares>
+         : wide == 2 ? multiply<2, kCurves, kSquares>
+                     : multiply<1, kCurves, kSquares>)(rows, tables.stride,
+                                                       tables.panels + c0 * grid + c, width, from,
+                                                       end, to + k * tables.columns + c0 + c,
+                                                       tables.columns, ahead.from, step);
+        c += wide * kWidth;
+        ahead.from += each;
       }
     }
   }
@@ -493,7 +518,7 @@ struct Row {
   std::int64_t end;
   std::int64_t n;
   bool gaps;
-  double squares;          // sum of x^2
+  double squares;           // sum of x^2
   double ends[2 * kLanes];  // masks of the first and the last block
 };
 
@@ -671,8 +696,7 @@ PLANNER_INLINE void expect(Ratios& ratios, const Vec& ratio, const Bits& where) 
 // Where Newton's step leaves the bracket or is not half the step before, a secant or half of the
 // bracket; before there is one, the step of reweighted least squares, which descends.
 double other_step(const Stretch& pair, double c, double next, double delta, double gradient,
-                  double low, double high, double low_gradient, double high_gradient,
-                  bool& halve) {
+                  double low, double high, double low_gradient, double high_gradient, bool& halve) {
   if (low > -kInf && high < kInf) {
     halve = !halve;
     return halve ? low + (high - low) * (low_gradient / (low_gradient - high_gradient))
