@@ -42,6 +42,7 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
   AlignArgs args = {rows.data,
                     others.data,
                     tables.of(0),
+                    n,
                     m,
                     grid,
                     static_cast<Alignment>(method),

@@ -78,8 +78,9 @@ def numpy_newton(x: Array, u: Array) -> Array:
         c = (some @ curve) / np.einsum("ij,ij->i", some, some)
         low, high = np.full(len(c), -np.inf), np.full(len(c), np.inf)
         moved = np.full(len(c), np.inf)
+        reach = np.ones(len(c))
         left = np.arange(len(c))  # candidates that have not converged
-        for _ in range(100):
+        for _ in range(300):
             at, v = c[left], some[left]
             r = curve - at[:, None] * v
             gradient = np.einsum("ij,ij->i", np.clip(r, -DELTA, DELTA), v)
@@ -103,7 +104,10 @@ def numpy_newton(x: Array, u: Array) -> Array:
                 step = gradient[bad] / np.einsum("ij,ij,ij->i", weight, v[bad], v[bad])
                 ends = low[left[bad]], high[left[bad]]
                 both = np.isfinite(ends[0]) & np.isfinite(ends[1])
-                new[bad] = np.where(both, 0.5 * (ends[0] + ends[1]), at[bad] + step)
+                new[bad] = np.where(
+                    both, 0.5 * (ends[0] + ends[1]), at[bad] + reach[left[bad]] * step
+                )
+                reach[left[bad]] *= 2.0
             moved[left] = np.abs(new - at)
             c[left] = new
         rows.append(c)
@@ -168,9 +172,9 @@ def numba_huber(x: Array, u: Array, known: NDArray[np.int64]) -> Callable[[], Ar
                 c = first(x, u)
                 low, high, moved = -np.inf, np.inf, np.inf
                 low_gradient = high_gradient = 0.0
-                halve = False
+                halve, reach = False, 1.0
                 gradient, inside, _ = slopes(x, u, c)
-                for _ in range(100):
+                for _ in range(300):
                     close = 1e-13 * abs(c)
                     if (
                         gradient == 0.0
@@ -189,7 +193,8 @@ def numba_huber(x: Array, u: Array, known: NDArray[np.int64]) -> Callable[[], Ar
                             new = low + (high - low) * (0.5 if halve else part)
                             halve = not halve
                         elif not (low < new < high):
-                            new = c + gradient / weighted(x, u, c)
+                            new = c + reach * gradient / weighted(x, u, c)
+                            reach *= 2.0
                     moved = abs(new - c)
                     c = new
                     gradient, inside, _ = slopes(x, u, c)

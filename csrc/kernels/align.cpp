@@ -550,22 +550,36 @@ PLANNER_INLINE void fill_ends(double* to, std::int64_t first, std::int64_t last)
   for (std::int64_t k = 0; k < kLanes; ++k) to[k] = k >= first && k <= last ? all : 0.0;
 }
 
-PLANNER_INLINE void read_row(const AlignArgs& args, Row& row, double* to) {
+// Usable points of a block to `to`, their squares and their number, as -1 each, added.
+PLANNER_INLINE void read_block(const Vec& x, double* to, Vec& squares, Bits& counts) {
+  const Bits good = usable(x);
+  const Vec kept = keep(x, good);
+  store(to, kept);
+  squares = fma(kept, kept, squares);
+  counts = counts + good;
+}
+
+void read_row(const AlignArgs& args, Row& row, double* to) {
   const double* const all = args.curves + row.curve * args.grid;
-  Vec squares = vec(0.0);
-  row.n = 0;
+  Vec even = vec(0.0);
+  Vec odd = vec(0.0);
+  Bits counts = bits(0);
   row.from = row.first / kLanes * kLanes;
   row.end = rounded(row.last + 1);
-  for (std::int64_t i = row.from; i < row.end; i += kLanes) {
-    const std::int64_t left = args.grid - i;
-    const Vec x = left >= kLanes ? load(all + i) : load_tail(all + i, left, kNan);
-    const Bits good = usable(x);
-    const Vec kept = keep(x, good);
-    store(to + i, kept);
-    squares = fma(kept, kept, squares);
-    row.n += count(good);
+  const std::int64_t whole = row.end <= args.grid ? row.end : row.end - kLanes;
+  std::int64_t i = row.from;
+  for (; i + kLanes < whole; i += 2 * kLanes) {
+    read_block(load(all + i), to + i, even, counts);
+    read_block(load(all + i + kLanes), to + i + kLanes, odd, counts);
   }
-  row.squares = sum(squares);
+  if (i < whole) {
+    read_block(load(all + i), to + i, even, counts);
+    i += kLanes;
+  }
+  if (i < row.end) read_block(load_tail(all + i, args.grid - i, kNan), to + i, odd, counts);
+  row.squares = sum(even + odd);
+  row.n = 0;
+  for (std::int64_t k = 0; k < kLanes; ++k) row.n -= counts.part[k / kWidth][k % kWidth];
   row.gaps = row.n != row.last - row.first + 1;
   fill_ends(row.ends, row.first - row.from, row.last - row.from);
   fill_ends(row.ends + kLanes, 0, row.last - (row.end - kLanes));
@@ -661,9 +675,8 @@ PLANNER_INLINE void least_squares(const AlignArgs& args, const Tables& tables, c
     if (wanted == 0xffU && good == 0xffU && exact == 0) {
       store(args.divisor + start + c0, divisor);
       store(args.objective + start + c0, objective);
-      for (std::int64_t i = 0; i < kLanes; ++i) {
-        args.status[start + c0 + i] = static_cast<std::int32_t>(Status::kOk);
-      }
+      static_assert(static_cast<std::int32_t>(Status::kOk) == 0);
+      __builtin_memset(args.status + start + c0, 0, kLanes * sizeof(std::int32_t));
       continue;
     }
     double divisors[kLanes];
@@ -693,16 +706,26 @@ PLANNER_INLINE void expect(Ratios& ratios, const Vec& ratio, const Bits& where) 
   store(ratios.now, select(where, ratio, now));
 }
 
+// How one lane went on where Newton's step was no good.
+struct Lane {
+  bool halve = false;
+  double reach = 1.0;
+};
+
 // Where Newton's step leaves the bracket or is not half the step before, a secant or half of the
-// bracket; before there is one, the step of reweighted least squares, which descends.
+// bracket; before there is one, the step of reweighted least squares, which descends, then twice
+// and four times as much: on its own it may creep for ever on one side.
 double other_step(const Stretch& pair, double c, double next, double delta, double gradient,
-                  double low, double high, double low_gradient, double high_gradient, bool& halve) {
+                  double low, double high, double low_gradient, double high_gradient, Lane& lane) {
   if (low > -kInf && high < kInf) {
-    halve = !halve;
-    return halve ? low + (high - low) * (low_gradient / (low_gradient - high_gradient))
-                 : low + 0.5 * (high - low);
+    lane.halve = !lane.halve;
+    return lane.halve ? low + (high - low) * (low_gradient / (low_gradient - high_gradient))
+                      : low + 0.5 * (high - low);
   }
-  return next > low && next < high ? next : c + gradient / weight_at(pair, c, delta);
+  if (next > low && next < high) return next;
+  const double step = lane.reach * (gradient / weight_at(pair, c, delta));
+  lane.reach *= 2.0;
+  return c + step;
 }
 
 // Newton's steps inside a bracket, of a convex function of one variable, for all curves of the tile
@@ -727,7 +750,7 @@ void huber(const AlignArgs& args, const Tables& tables, const Tile& tile, const 
   Vec low_gradient = vec(0.0);
   Vec high_gradient = vec(0.0);
   Vec moved = vec(kInf);
-  bool halve[kLanes] = {};
+  Lane others[kLanes];
   double found[kLanes] = {};
   double gradients[kLanes] = {};
   double insides[kLanes] = {};
@@ -790,7 +813,7 @@ void huber(const AlignArgs& args, const Tables& tables, const Tile& tile, const 
       for (unsigned rest = bad; rest != 0; rest &= rest - 1) {
         const int k = __builtin_ctz(rest);
         nexts[k] = other_step(pairs[k], at[k], nexts[k], delta[k], gradients[k], lows[k], highs[k],
-                              low_gradients[k], high_gradients[k], halve[k]);
+                              low_gradients[k], high_gradients[k], others[k]);
       }
       next = load(nexts);
     }
@@ -928,10 +951,12 @@ void align_curves(const AlignArgs& args, std::int64_t begin, std::int64_t end,
       for (; at > 0 && rows[at - 1].last > row.last; --at) rows[at] = rows[at - 1];
       rows[at] = row;
     }
-    // The next group comes from memory while this one is worked on.
+    // The next group comes from memory while this one is worked on: past `end` too, since it is
+    // this thread that takes the next chunk, where it is the only one.
     for (std::int64_t k = 0; k < n; k += kTile) {
       const std::int64_t next = start + kAlignGroup + k;
-      const std::int64_t rows_ahead = end - next < 0 ? 0 : end - next < kTile ? end - next : kTile;
+      const std::int64_t left = args.n_curves - next;
+      const std::int64_t rows_ahead = left < 0 ? 0 : left < kTile ? left : kTile;
       const Ahead ahead = {args.curves + (rows_ahead > 0 ? next : start) * args.grid,
                            rows_ahead * args.grid};
       align_tile(args, tables, rows + k, n - k < kTile ? n - k : kTile, ahead, memory);

@@ -19,6 +19,7 @@ struct AlignArgs {
   const double* curves;      // (curves, grid)
   const double* candidates;  // (candidates, grid), finite
   double* tables;            // memory for what `prepare` makes of the candidates, 64-byte aligned
+  std::int64_t n_curves;
   std::int64_t n_candidates;
   std::int64_t grid;
   Alignment method;

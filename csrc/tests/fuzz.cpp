@@ -319,6 +319,7 @@ void align(const Kernels& kernels, const Input& input) {
   const AlignArgs args = {curves.data(),
                           candidates.data(),
                           tables.of(0),
+                          n,
                           m,
                           grid,
                           static_cast<Alignment>(input.options[3] % 3),

@@ -52,10 +52,13 @@ Result run(const Kernels& kernels, Alignment method, int threads) {
   Result r = {std::vector<double>(n), std::vector<double>(n), std::vector<double>(n),
               std::vector<std::int32_t>(n)};
   std::vector<std::int64_t> n_finite(kCurves);
-  const AlignArgs args = {
-      curves.data(),   candidates.data(), tables.of(0),     kCandidates,        kGrid,
-      method,          delta.data(),      r.divisor.data(), r.objective.data(), r.error.data(),
-      n_finite.data(), r.status.data()};
+  const AlignArgs args = {curves.data(),    candidates.data(),
+                          tables.of(0),     kCurves,
+                          kCandidates,      kGrid,
+                          method,           delta.data(),
+                          r.divisor.data(), r.objective.data(),
+                          r.error.data(),   n_finite.data(),
+                          r.status.data()};
   kernels.align->prepare(args, 0, kernels.align->panels(kCandidates));
   const Batch batch = {kCurves, 3, threads, nullptr};
   const Scratch scratch(threads_for(batch), kernels.align->scratch(kGrid, kCandidates));
