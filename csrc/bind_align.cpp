@@ -1,8 +1,6 @@
 // Divisors that align partial curves with candidate references.
 #include <pybind11/stl.h>
 
-#include <vector>
-
 #include "arrays.hpp"
 #include "bind.hpp"
 #include "call.hpp"
@@ -14,7 +12,7 @@ namespace planner {
 
 namespace {
 
-constexpr double kNanosecondsPerPoint[] = {0.03, 0.8, 10.0};  // of a pair, by method
+constexpr double kNanosecondsPerPoint[] = {0.01, 0.3, 10.0};  // of a pair, by method
 
 py::tuple align_curves(const py::array& curves, const py::array& candidates, std::int64_t grid,
                        int method, const py::array& delta, bool errors, Threads threads) {
@@ -31,16 +29,20 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
   const AlignKernels& kernel = *kernels().align;
   const double pair =
       (kNanosecondsPerPoint[method] + (errors ? 10.0 : 0.0)) * static_cast<double>(grid);
-  const Batch batch = batch_of(n, 500.0 + pair * static_cast<double>(m), checked_threads(threads));
+  Batch batch = batch_of(n, 500.0 + pair * static_cast<double>(m), checked_threads(threads));
+  if (batch.chunk > kAlignGroup) {
+    batch.chunk = (batch.chunk + kAlignGroup - 1) / kAlignGroup * kAlignGroup;
+  }
 
-  std::vector<double> squares(static_cast<std::size_t>(m * (grid + 1)));
+  const Scratch tables(1, kernel.tables(grid, m));
   py::array_t<double> divisor({n, m}), objective({n, m});
   py::object error = py::none();
   py::array_t<std::int64_t> n_finite(n);
   py::array_t<std::int32_t> status({n, m});
   AlignArgs args = {rows.data,
                     others.data,
-                    squares.data(),
+                    tables.of(0),
+                    n,
                     m,
                     grid,
                     static_cast<Alignment>(method),
@@ -55,10 +57,11 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
     args.error = array.mutable_data();
     error = std::move(array);
   }
-  const Scratch scratch(threads_for(batch), kernel.scratch(grid));
-  run_without_gil({m, m > 0 ? m : 1, 1, nullptr},
+  const Scratch scratch(threads_for(batch), kernel.scratch(grid, m));
+  const std::int64_t panels = kernel.panels(m);
+  run_without_gil({panels, panels > 0 ? panels : 1, 1, nullptr},
                   [&](std::int64_t begin, std::int64_t end, int) noexcept {
-                    kernel.squares(others.data, grid, squares.data(), begin, end);
+                    kernel.prepare(args, begin, end);
                   });
   run_without_gil(batch, [&](std::int64_t begin, std::int64_t end, int worker) noexcept {
     kernel.align(args, begin, end, scratch.of(worker));

@@ -12,10 +12,14 @@ enum class Alignment : std::int32_t {
   kLeastAbsolute = 2,
 };
 
+// Curves that are worked on together: chunks are best multiples of it.
+constexpr std::int64_t kAlignGroup = 32;
+
 struct AlignArgs {
   const double* curves;      // (curves, grid)
   const double* candidates;  // (candidates, grid), finite
-  const double* squares;     // (candidates, grid + 1) sums of squares before each grid point
+  double* tables;            // memory for what `prepare` makes of the candidates, 64-byte aligned
+  std::int64_t n_curves;
   std::int64_t n_candidates;
   std::int64_t grid;
   Alignment method;
@@ -29,10 +33,12 @@ struct AlignArgs {
 };
 
 struct AlignKernels {
-  std::int64_t (*scratch)(std::int64_t grid) noexcept;  // doubles
-  // Sums of squares of candidates begin..end-1.
-  void (*squares)(const double* candidates, std::int64_t grid, double* to, std::int64_t begin,
-                  std::int64_t end) noexcept;
+  // Doubles of `tables`, items of `prepare`, and doubles of scratch memory, 64-byte aligned.
+  std::int64_t (*tables)(std::int64_t grid, std::int64_t n_candidates) noexcept;
+  std::int64_t (*panels)(std::int64_t n_candidates) noexcept;
+  std::int64_t (*scratch)(std::int64_t grid, std::int64_t n_candidates) noexcept;
+  // Fills its part of `tables`, for panels begin..end-1 of candidates.
+  void (*prepare)(const AlignArgs& args, std::int64_t begin, std::int64_t end) noexcept;
   // Curves begin..end-1 against all candidates.
   void (*align)(const AlignArgs& args, std::int64_t begin, std::int64_t end,
                 double* scratch) noexcept;

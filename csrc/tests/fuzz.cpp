@@ -308,20 +308,29 @@ void align(const Kernels& kernels, const Input& input) {
   const std::vector<double> candidates(input.values.begin(), input.values.begin() + m * grid);
   const std::vector<double> curves(input.values.begin() + m * grid,
                                    input.values.begin() + rows * grid);
-  std::vector<double> squares(size(m * (grid + 1)));
+  const Scratch tables(1, kernels.align->tables(grid, m));
   std::vector<double> delta(size(n), input.options[2] * 0.125);
   std::vector<double> divisor(size(n * m));
   std::vector<double> objective(size(n * m));
   std::vector<double> error(size(n * m));
   std::vector<std::int64_t> n_finite(size(n));
   std::vector<std::int32_t> status(size(n * m), -1);
-  std::vector<double> scratch(size(kernels.align->scratch(grid)));
-  kernels.align->squares(candidates.data(), grid, squares.data(), 0, m);
-  kernels.align->align(
-      {curves.data(), candidates.data(), squares.data(), m, grid,
-       static_cast<Alignment>(input.options[3] % 3), delta.data(), divisor.data(), objective.data(),
-       input.options[4] % 2 == 0 ? error.data() : nullptr, n_finite.data(), status.data()},
-      0, n, scratch.data());
+  const Scratch scratch(1, kernels.align->scratch(grid, m));
+  const AlignArgs args = {curves.data(),
+                          candidates.data(),
+                          tables.of(0),
+                          n,
+                          m,
+                          grid,
+                          static_cast<Alignment>(input.options[3] % 3),
+                          delta.data(),
+                          divisor.data(),
+                          objective.data(),
+                          input.options[4] % 2 == 0 ? error.data() : nullptr,
+                          n_finite.data(),
+                          status.data()};
+  kernels.align->prepare(args, 0, kernels.align->panels(m));
+  kernels.align->align(args, 0, n, scratch.of(0));
   for (const std::int32_t each : status) known_status(each);
 }
 

@@ -46,19 +46,22 @@ Result run(const Kernels& kernels, Alignment method, int threads) {
       curves.push_back(missing ? __builtin_nan("") : 3.0 * u + noise);
     }
   }
-  std::vector<double> squares(kCandidates * (kGrid + 1));
+  const Scratch tables(1, kernels.align->tables(kGrid, kCandidates));
   const std::vector<double> delta(kCurves, 0.004);
   const std::size_t n = kCurves * kCandidates;
   Result r = {std::vector<double>(n), std::vector<double>(n), std::vector<double>(n),
               std::vector<std::int32_t>(n)};
   std::vector<std::int64_t> n_finite(kCurves);
-  kernels.align->squares(candidates.data(), kGrid, squares.data(), 0, kCandidates);
-  const AlignArgs args = {
-      curves.data(),   candidates.data(), squares.data(),   kCandidates,        kGrid,
-      method,          delta.data(),      r.divisor.data(), r.objective.data(), r.error.data(),
-      n_finite.data(), r.status.data()};
+  const AlignArgs args = {curves.data(),    candidates.data(),
+                          tables.of(0),     kCurves,
+                          kCandidates,      kGrid,
+                          method,           delta.data(),
+                          r.divisor.data(), r.objective.data(),
+                          r.error.data(),   n_finite.data(),
+                          r.status.data()};
+  kernels.align->prepare(args, 0, kernels.align->panels(kCandidates));
   const Batch batch = {kCurves, 3, threads, nullptr};
-  const Scratch scratch(threads_for(batch), kernels.align->scratch(kGrid));
+  const Scratch scratch(threads_for(batch), kernels.align->scratch(kGrid, kCandidates));
   parallel_for(batch, [&](std::int64_t begin, std::int64_t end, int worker) noexcept {
     kernels.align->align(args, begin, end, scratch.of(worker));
   });

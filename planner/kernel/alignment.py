@@ -82,7 +82,7 @@ def align(
             "curves and candidates must be matrices on one grid, "
             f"got shapes {rows.shape} and {others.shape}."
         )
-    if not np.all(np.abs(others) < 1e300):
+    if others.size and not (others.max() < 1e300 and others.min() > -1e300):
         raise ValueError("candidates must be finite.")
     deltas = np.asarray(delta, dtype=np.float64)
     if deltas.ndim > 1 or (deltas.ndim == 1 and deltas.size != rows.shape[0]):

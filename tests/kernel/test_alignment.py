@@ -128,6 +128,60 @@ def test_same_bits_for_any_number_of_threads(method: Method) -> None:
         assert other.error.tobytes() == first.error.tobytes()
 
 
+@pytest.mark.parametrize("method", Method)
+def test_a_pair_does_not_depend_on_the_others(method: Method) -> None:
+    rng = np.random.default_rng(3)
+    candidates = shapes(29, 203)
+    curves = partial_curves(rng, candidates, 45)
+    for curve in range(20, 30):  # of several lengths
+        curves[curve, rng.integers(60, 90) :] = np.nan
+    together = align(curves, candidates, method=method, delta=0.02, errors=True)
+    for curve in range(len(curves)):
+        alone = align(curves[curve : curve + 1], candidates, method=method, delta=0.02, errors=True)
+        assert alone.divisor.tobytes() == together.divisor[curve].tobytes()
+        assert alone.objective.tobytes() == together.objective[curve].tobytes()
+        assert alone.error is not None
+        assert together.error is not None
+        assert alone.error.tobytes() == together.error[curve].tobytes()
+    if method is not Method.HUBER:  # Huber's steps start from what the candidate before has found
+        fewer = align(curves, candidates[5:6], method=method)
+        assert fewer.divisor.tobytes() == together.divisor[:, 5:6].tobytes()
+
+
+def test_a_stretch_that_is_small_beside_what_is_missing() -> None:
+    rng = np.random.default_rng(4)
+    candidates = np.exp(-20 * np.linspace(0, 1, 300)) * (1 + rng.random((9, 1)))
+    curves = 3 * candidates[:4] * (1 + 0.1 * rng.normal(size=(4, 300)))
+    curves[:, :280] = np.nan
+    curves[0, 290] = np.nan
+    for method in (Method.LEAST_SQUARES, Method.HUBER):
+        result = align(curves, candidates, method=method, delta=1.0)
+        assert np.all(result.status == Status.OK)
+        for curve, row in zip(curves, result.divisor, strict=True):
+            good = np.isfinite(curve)
+            u = candidates[:, good]
+            np.testing.assert_allclose(row, u @ curve[good] / np.sum(u * u, axis=1), rtol=1e-13)
+
+
+@pytest.mark.parametrize("delta", [1e-6, 1e-3, 0.1])
+def test_huber_where_steps_are_difficult(delta: float) -> None:
+    rng = np.random.default_rng(5)
+    u = rng.normal(size=(13, 61)) * np.exp(rng.normal(size=(13, 61)))
+    curves = rng.standard_cauchy(size=(21, 61))
+    result = align(curves, u, delta=delta)
+    assert np.all(result.status == Status.OK)
+    for curve, row in zip(curves, result.divisor, strict=True):
+        low = np.min(curve / u, axis=1)
+        high = np.max(curve / u, axis=1)
+        for _ in range(80):
+            c = (low + high) / 2
+            up = np.sum(np.clip(curve - c[:, None] * u, -delta, delta) * u, axis=1) > 0
+            low, high = np.where(up, c, low), np.where(up, high, c)
+        for j, found in enumerate(row):
+            best = objective(c[j], curve, u[j], Method.HUBER, delta)
+            assert objective(found, curve, u[j], Method.HUBER, delta) <= best * (1 + 1e-12)
+
+
 def test_what_is_refused() -> None:
     u = shapes(2, 40)
     for call, message in (
