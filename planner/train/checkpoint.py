@@ -17,10 +17,13 @@ from planner.train.errors import CheckpointError
 from planner.train.parallel import barrier, fill, whole
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
-    from planner.train.model import Transformer
+    from torch import nn
+
     from planner.train.parallel import Workers
+
+    Tensors = Sequence[tuple[str, str, nn.Parameter]]
 
 FOLDER = "checkpoints"
 SCHEMA = "planner.checkpoint/1"
@@ -41,7 +44,7 @@ def latest(out: Path) -> Path | None:
 def save(
     out: Path,
     step: int,
-    model: Transformer,
+    tensors: Tensors,
     optimizer: torch.optim.Optimizer,
     identity: Mapping[str, Any],
     who: Workers,
@@ -52,7 +55,7 @@ def save(
     Args:
         out: The run's folder.
         step: Updates done; it is also the position in the data.
-        model: The model, perhaps sharded.
+        tensors: (name, tensor class, parameter) of all parameters, perhaps sharded.
         optimizer: Its AdamW.
         identity: What a run that goes on from here must agree with.
         who: This process; all of them must call.
@@ -62,7 +65,7 @@ def save(
         OutputError: If it cannot be written.
     """
     state: dict[str, Any] = {"model": {}, "optimizer": {}}
-    for name, _, parameter in model.tensors():
+    for name, _, parameter in tensors:
         moments = optimizer.state.get(parameter, {})
         kept = {key: whole(value).cpu() for key, value in moments.items()}
         weight = whole(parameter.detach()).cpu()
@@ -90,11 +93,11 @@ def save(
 
 def restore(
     path: Path,
-    model: Transformer,
+    tensors: Tensors,
     optimizer: torch.optim.Optimizer,
     identity: Mapping[str, Any],
 ) -> int:
-    """Put a checkpoint's state into model and optimizer; return how many updates it has seen.
+    """Put a checkpoint's state into parameters and optimizer; return how many updates it has seen.
 
     Raises:
         CheckpointError: If it cannot be read, or is of another run.
@@ -114,7 +117,7 @@ def restore(
                 file=str(path),
             )
     with torch.no_grad():
-        for name, _, parameter in model.tensors():
+        for name, _, parameter in tensors:
             fill(parameter, state["model"][name])
             moments: dict[str, torch.Tensor] = {}
             for key, value in state["optimizer"][name].items():

@@ -137,11 +137,13 @@ class _Training:
         model.to(device=who.device, dtype=torch.float64 if precision == "fp64" else None)
         self.called: nn.Module = spread(model, who)
         self.model = model
-        self.optimizer = make_optimizer(model.tensors(), values, run.optimizer.betas)
+        # Taken once: while FSDP holds whole weights, the modules show those and not its shards.
+        self.tensors = list(model.tensors())
+        self.optimizer = make_optimizer(self.tensors, values, run.optimizer.betas)
         newest = checkpoint.latest(out)
         self.step = 0
         if newest is not None:
-            self.step = checkpoint.restore(newest, model, self.optimizer, self.identity)
+            self.step = checkpoint.restore(newest, self.tensors, self.optimizer, self.identity)
         self.forward: Any = torch.compile(self.called) if job.settings.compile else self.called
 
     def go(self, progress: Callable[[int, int, float], None] | None) -> Outcome:
@@ -194,7 +196,7 @@ class _Training:
                     objective = loss + settings.balance_loss * balance
                 (objective / parts).backward()
             loss_sum += loss.detach()
-        parameters = [parameter for _, _, parameter in self.model.tensors()]
+        parameters = [parameter for _, _, parameter in self.tensors]
         limit = run.optimizer.grad_clip
         norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
         before = self._copies() if settings.update_norms else {}
@@ -246,18 +248,20 @@ class _Training:
             with self._autocast():
                 loss, _ = forward(*self._tensors(part, validation=True))
             loss_sum += loss * len(part)
+        if self.who.parallel == "fsdp":
+            self.called.reshard()
         return {"eval/loss": float(total(loss_sum, self.who)) / (count * self.who.count)}
 
     def _copies(self) -> dict[str, Tensor]:
         return {
-            name: local(parameter.detach()).clone() for name, _, parameter in self.model.tensors()
+            name: local(parameter.detach()).clone() for name, _, parameter in self.tensors
         }
 
     @torch.no_grad()
     def _norms(self, before: dict[str, Tensor]) -> dict[str, float]:
         """Return the Euclidean norms of each class's update and of its weights after it."""
         squares: dict[str, Tensor] = {}
-        for name, tensor_class, parameter in self.model.tensors():
+        for name, tensor_class, parameter in self.tensors:
             now = local(parameter.detach())
             pair = torch.stack([(now - before[name]).square().sum(), now.square().sum()]).double()
             squares[tensor_class] = squares.get(tensor_class, 0) + pair
@@ -282,7 +286,7 @@ class _Training:
         checkpoint.save(
             self.out,
             self.step,
-            self.model,
+            self.tensors,
             self.optimizer,
             self.identity,
             self.who,
