@@ -425,6 +425,64 @@ def train(
         raise typer.Exit(code)
 
 
+@verb
+def coordinate_check(
+    file: PlanFile,
+    run: Annotated[str | None, typer.Option(help="Run that gives the architecture.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Narrowest width; default the plan's base width.")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Shallowest depth; default the plan's base depth.")
+    ] = None,
+    factors: Annotated[str, typer.Option(help="What both are multiplied by.")] = "1,2,4,8",
+    steps: Annotated[int, typer.Option(help="Updates, each at the peak rate.")] = 10,
+    sequences: Annotated[int, typer.Option(help="Sequences an update.")] = 8,
+    seeds: Annotated[int, typer.Option(help="Seeds that are averaged over.")] = 3,
+    parametrization: Annotated[
+        str | None, typer.Option(help="Instead of the plan's: standard, mup or completep.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data folder; default made-up tokens.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Relative spread that passes.")] = 0.2,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Also write the JSON document here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check that activations keep their scale over width and depth; exit code 1 if they do not."""
+    from planner.cli.training import check_coordinates
+    from planner.train.extra import require_torch
+
+    require_torch()
+    document = check_coordinates(
+        file,
+        run,
+        width=width,
+        depth=depth,
+        factors=factors,
+        steps=steps,
+        sequences=sequences,
+        seeds=seeds,
+        kind=parametrization,
+        data=data,
+        tolerance=tolerance,
+        threads=threads,
+    )
+    if output is not None:
+        from planner.plan.store import write_text
+
+        write_text(output, _json_text(document))
+    if json:
+        sys.stdout.write(_json_text(document))
+    else:
+        from planner.cli.tables import print_coordinates
+
+        print_coordinates(document)
+    if not document["ok"]:
+        raise typer.Exit(1)
+
+
 def _settings(given: list[str]) -> dict[str, str]:
     settings = {}
     for item in given:
@@ -436,11 +494,15 @@ def _settings(given: list[str]) -> dict[str, str]:
 
 
 def _print_json(value: Any) -> None:
+    sys.stdout.write(_json_text(value))
+
+
+def _json_text(value: Any) -> str:
     import json
 
     from planner.plan.codec import to_json
 
-    sys.stdout.write(json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n")
+    return json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> None:

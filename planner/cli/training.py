@@ -1,10 +1,12 @@
-"""What `planner train` shows while it trains, and says at the end."""
+"""What `planner train` shows and says, and what `planner coordinate-check` runs."""
 
 from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
+
+from planner.errors import UnitError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -64,3 +66,95 @@ def report(job: Job, outcome: Outcome, output: Path) -> int:
     if first:
         print(f"{job.run.name}: {steps}{loss}; {output}")
     return 0
+
+
+def check_coordinates(
+    file: str,
+    name: str | None,
+    *,
+    width: int | None,
+    depth: int | None,
+    factors: str,
+    steps: int,
+    sequences: int,
+    seeds: int,
+    kind: str | None,
+    data: str | None,
+    tolerance: float,
+    threads: int | None,
+) -> dict[str, Any]:
+    """Run a coordinate check on a plan; return its JSON document.
+
+    Raises:
+        PlannerError: If the plan, its run, the data or a number does not fit.
+    """
+    from planner.models.parametrization import Kind
+    from planner.plan import read_plan
+    from planner.train.config import choose_run
+    from planner.train.data import check_fits, open_data
+
+    kinds = get_args(Kind)
+    if kind is not None and kind not in kinds:
+        raise UnitError(
+            f"got {kind!r}, wanted one of {', '.join(kinds)}", field="--parametrization"
+        )
+    for field, number in (
+        ("--width", width),
+        ("--depth", depth),
+        ("--steps", steps),
+        ("--sequences", sequences),
+        ("--seeds", seeds),
+        ("--threads", threads),
+    ):
+        if number is not None and number < 1:
+            raise UnitError(f"got {number}, wanted a positive number", field=field)
+    ratios = _factors(factors)
+    plan = read_plan(file)
+    run = choose_run(plan, name, file, default_first=True)
+    tokens = None if data is None else open_data(data)
+    if tokens is not None:
+        check_fits(tokens, run)
+
+    import torch
+
+    from planner.train.coordinates import coordinate_check
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    rule = plan.parametrization
+    check = coordinate_check(
+        run,
+        rule,
+        width=width or rule.base_width,
+        depth=depth or rule.base_depth,
+        factors=ratios,
+        steps=steps,
+        sequences=sequences,
+        seeds=range(seeds),
+        kind=kind,  # type: ignore[arg-type]
+        data=tokens,
+        tolerance=tolerance,
+    )
+    return {
+        "schema": "planner.coordinates/1",
+        "plan": plan.digest,
+        "run": run.name,
+        "parametrization": check.parametrization,
+        "steps": check.steps,
+        "seeds": seeds,
+        "tolerance": tolerance,
+        "spread": check.spread,
+        "ok": check.ok,
+        "points": check.points,
+    }
+
+
+def _factors(text: str) -> list[int]:
+    wanted = "whole positive numbers such as 1,2,4,8, at least two"
+    try:
+        found = [int(part) for part in text.split(",")]
+    except ValueError:
+        found = []
+    if len(found) < 2 or min(found) < 1:
+        raise UnitError(f"got {text!r}, wanted {wanted}", field="--factors")
+    return found

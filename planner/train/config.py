@@ -132,7 +132,7 @@ def read_job(path: str, run: str | None, given: Mapping[str, Any]) -> Job:
     given = {key: value for key, value in given.items() if value is not None}
     if document is None:
         plan = load_plan(data, name)
-        return Job(plan.family, plan.digest, _choose(plan, run, name), _settings(given, None))
+        return Job(plan.family, plan.digest, choose_run(plan, run, name), _settings(given, None))
     for key in ("family", "plan", "run"):
         if key not in document:
             raise TrainError("is missing", file=name, field=key)
@@ -189,10 +189,21 @@ def _run_file(data: bytes) -> dict[str, Any] | None:
     return document if isinstance(document, dict) and document.get("schema") == SCHEMA else None
 
 
-def _choose(plan: Plan, run: str | None, name: str) -> Run:
+def choose_run(plan: Plan, run: str | None, name: str, *, default_first: bool = False) -> Run:
+    """Return the run of a plan that a name says.
+
+    Args:
+        plan: The plan.
+        run: The name; None where there is only one run.
+        name: What to call the plan in errors.
+        default_first: Let None also mean the first of several.
+
+    Raises:
+        TrainError: If the plan has no such run, or several and no name is given.
+    """
     names = [each.name for each in plan.runs]
     if run is None:
-        if len(names) != 1:
+        if len(names) != 1 and not (names and default_first):
             wanted = ", ".join(names[:8]) + (", ..." if len(names) > 8 else "")
             raise TrainError(f"wanted --run with one of: {wanted or 'no runs'}", file=name)
         return plan.runs[0]

@@ -253,9 +253,7 @@ class _Training:
         return {"eval/loss": float(total(loss_sum, self.who)) / (count * self.who.count)}
 
     def _copies(self) -> dict[str, Tensor]:
-        return {
-            name: local(parameter.detach()).clone() for name, _, parameter in self.tensors
-        }
+        return {name: local(parameter.detach()).clone() for name, _, parameter in self.tensors}
 
     @torch.no_grad()
     def _norms(self, before: dict[str, Tensor]) -> dict[str, float]:

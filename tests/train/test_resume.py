@@ -138,7 +138,7 @@ def test_another_run_does_not_go_on_from_here(data: Path, tmp_path: Path, change
     train(job(plan, data=str(data), stop_after=2), tmp_path)
     other = family(tpp=2) if change == "run" else plan
     settings = {} if change == "run" else {change: 7}
-    with pytest.raises(PlannerError, match="of another run: its .* choose another output folder"):
+    with pytest.raises(PlannerError, match=r"of another run: its .* choose another output folder"):
         train(job(other, data=str(data), **settings), tmp_path)
 
 
