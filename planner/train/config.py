@@ -1,14 +1,11 @@
 """What is trained and how: a run of a plan, and the settings that the plan does not state.
 
-``planner train`` takes a plan with the name of a run, or a run file, which holds both parts::
-
-    {"schema": "planner.run/1", "family": "...", "plan": "sha256:...", "run": {...},
-     "settings": {"seed": 0, "data": "env:TRAIN_DATA_DIR", ...}}
+``planner train`` takes a plan with the name of a run, or a run file (`planner.plan.runfile`) whose
+settings are those of `Settings`.
 """
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from planner.documents import read_bytes, read_stdin
 from planner.errors import SpecError, did_you_mean
-from planner.plan.codec import MAX_BYTES, load_plan, run_from_document
+from planner.plan.codec import MAX_BYTES, load_plan
+from planner.plan.runfile import load_run_file
 from planner.train.errors import TrainError
 from planner.units import show
 
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
     from planner.plan.model import Plan, Run
 
-SCHEMA = "planner.run/1"
 Precision = Literal["bf16", "fp32", "fp64"]
 
 
@@ -128,36 +125,15 @@ def read_job(path: str, run: str | None, given: Mapping[str, Any]) -> Job:
         data = read_stdin(MAX_BYTES) if path == "-" else read_bytes(path, MAX_BYTES)
     except SpecError as error:
         raise TrainError(error.message, file=error.file) from None
-    document = _run_file(data)
+    file = load_run_file(data, name)
     given = {key: value for key, value in given.items() if value is not None}
-    if document is None:
+    if file is None:
         plan = load_plan(data, name)
         return Job(plan.family, plan.digest, choose_run(plan, run, name), _settings(given, None))
-    for key in ("family", "plan", "run"):
-        if key not in document:
-            raise TrainError("is missing", file=name, field=key)
-    found = run_from_document(document["run"], name)
-    if run is not None and run != found.name:
-        raise TrainError(f"holds run {show(found.name)}, not {show(run)}", file=name)
-    own = document.get("settings", {})
-    if not isinstance(own, dict):
-        raise TrainError(f"got {show(own)}, wanted a mapping", file=name, field="settings")
-    settings = _settings(_settings(own, name).model_dump(exclude_unset=True) | given, None)
-    return Job(str(document["family"]), str(document["plan"]), found, settings)
-
-
-def dump_job(job: Job) -> str:
-    """Return the text of the run file of a job, the same bytes for the same job."""
-    from planner.plan.codec import to_json
-
-    document = {
-        "schema": SCHEMA,
-        "family": job.family,
-        "plan": job.plan_digest,
-        "settings": job.settings.model_dump(exclude_unset=True),
-        "run": to_json(job.run),
-    }
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if run is not None and run != file.run.name:
+        raise TrainError(f"holds run {show(file.run.name)}, not {show(run)}", file=name)
+    own = _settings(file.settings, name).model_dump(exclude_unset=True)
+    return Job(file.family, file.plan_digest, file.run, _settings({**own, **given}, None))
 
 
 def data_folder(settings: Settings) -> str:
@@ -178,15 +154,6 @@ def data_folder(settings: Settings) -> str:
             field="data",
         )
     return value
-
-
-def _run_file(data: bytes) -> dict[str, Any] | None:
-    """Return the document of a run file; None for anything else, which is for the plan's reader."""
-    try:
-        document = json.loads(data)
-    except (ValueError, RecursionError):
-        return None
-    return document if isinstance(document, dict) and document.get("schema") == SCHEMA else None
 
 
 def choose_run(plan: Plan, run: str | None, name: str, *, default_first: bool = False) -> Run:
