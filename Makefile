@@ -33,7 +33,7 @@ demo: $(DONE)/wheel
 	$(BIN)/planner plan examples/celerity.yaml -o out/celerity/plan.json --force
 	$(BIN)/planner render out/celerity/plan.json --target modelzoo -o out/celerity/jobs
 
-test: $(DONE)/wheel $(DONE)/test
+test: $(DONE)/wheel $(DONE)/test $(DONE)/train
 	$(BIN)/pytest $(PYTEST_ARGS)
 
 lint: $(DONE)/wheel $(DONE)/dev
@@ -105,6 +105,11 @@ $(DONE)/wheel: $(DONE)/build $(INPUTS)
 
 $(DONE)/test $(DONE)/dev: $(DONE)/%: pyproject.toml | $(DONE)/wheel
 	$(BIN)/$(PIP) install -q "$$(echo build/wheel/*.whl)[$*]"
+	@touch $@
+
+# PyTorch on its own, so that `make lint` does not need it.
+$(DONE)/train: pyproject.toml .ci/constraints-train.txt | $(DONE)/wheel
+	$(BIN)/$(PIP) install -q "$$(echo build/wheel/*.whl)[train]" -c .ci/constraints-train.txt
 	@touch $@
 
 $(CEREBRAS)/.done/venv: .ci/make-venv pyproject.toml .ci/constraints-cerebras.txt

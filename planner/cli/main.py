@@ -296,6 +296,193 @@ def targets(
         print_targets(described, options=target is not None)
 
 
+@verb
+def prepare(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to make.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of texts; or --corpus.")
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="python: the sources of the standard library here.")
+    ] = None,
+    pattern: Annotated[str, typer.Option(help="Names of the files to take.")] = "*",
+    tokenizer: Annotated[
+        str, typer.Option(help="byte, bpe (trained here), or the path of a tokenizer.json.")
+    ] = "byte",
+    vocab_size: Annotated[int | None, typer.Option(help="Of BPE; default 4096.")] = None,
+    validation: Annotated[float, typer.Option(help="Share of the tokens held out.")] = 0.01,
+    licence: Annotated[str | None, typer.Option(help="Licence of the texts, for the record.")] = (
+        None
+    ),
+    json: Json = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a data folder.")] = False,
+) -> None:
+    """Turn a folder of text into the token files that `planner train` reads."""
+    from planner.train import corpus as texts
+
+    if (folder is None) == (corpus is None):
+        raise UnitError("wanted one of a folder of texts and --corpus python")
+    if corpus not in (None, "python"):
+        raise UnitError(f"got {corpus!r}, wanted python", field="--corpus")
+    if folder is None:
+        source, own_licence = texts.python_source()
+        found, licence = texts.python_texts(), licence or own_licence
+    else:
+        source, found = folder.name or str(folder), texts.folder_texts(folder, pattern)
+    made = texts.prepare(
+        found,
+        output,
+        source=source,
+        licence=licence,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        validation=validation,
+        force=force,
+    )
+    about = made.data.about
+    if json:
+        _print_json({"schema": "planner.prepare/1", "data": about, "skipped": made.skipped})
+        return
+    print(
+        f"{about.source}: {about.train:,} training and {about.validation:,} held-out tokens of "
+        f"{about.documents:,} files, vocabulary {about.vocab_size:,}"
+    )
+    if made.skipped:
+        print(f"left out {made.skipped:,} files that are not UTF-8 text")
+    print(f"wrote {output}")
+
+
+@verb
+def train(
+    file: Annotated[str, typer.Argument(metavar="RUN|PLAN", help="Run file, or a plan.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the log and the checkpoints.")
+    ],
+    run: Annotated[str | None, typer.Option(help="Name of the run, where a plan has more.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data folder (see `planner prepare`), or env:NAME.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the plan's first.")] = None,
+    data_seed: Annotated[int | None, typer.Option(help="Of the data's order.")] = None,
+    micro_batch: Annotated[int | None, typer.Option(help="Sequences a device at a time.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[str | None, typer.Option(help="bf16, fp32 or fp64.")] = None,
+    parallel: Annotated[str | None, typer.Option(help="Under torchrun: ddp or fsdp.")] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile", help="Compile the model with torch.compile.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints; default a tenth of all.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(help="Checkpoints that are kept; default 2.")] = None,
+    log_steps: Annotated[int | None, typer.Option(help="Steps between lines of the log.")] = None,
+    eval_steps: Annotated[
+        int | None, typer.Option(help="Steps between evaluations on held-out data.")
+    ] = None,
+    eval_sequences: Annotated[
+        int | None, typer.Option(help="Held-out sequences of an evaluation; default 64.")
+    ] = None,
+    update_norms: Annotated[
+        bool | None, typer.Option("--update-norms", help="Log norms by tensor class.")
+    ] = None,
+    balance_loss: Annotated[
+        float | None, typer.Option(help="Factor of the experts' balance; default 0.01.")
+    ] = None,
+    stop_after: Annotated[
+        int | None, typer.Option(help="Stop with a checkpoint after so many steps.")
+    ] = None,
+) -> None:
+    """Train a run with the reference trainer, or go on with it; exit code 1 if it diverges."""
+    given = {
+        "data": data,
+        "seed": seed,
+        "data_seed": data_seed,
+        "micro_batch": micro_batch,
+        "device": device,
+        "precision": precision,
+        "parallel": parallel,
+        "compile": compile,
+        "threads": threads,
+        "checkpoint_steps": checkpoint_steps,
+        "keep": keep,
+        "log_steps": log_steps,
+        "eval_steps": eval_steps,
+        "eval_sequences": eval_sequences,
+        "update_norms": update_norms,
+        "balance_loss": balance_loss,
+        "stop_after": stop_after,
+    }
+    from planner.train.config import read_job
+    from planner.train.extra import require_torch
+
+    job = read_job(file, run, given)
+    require_torch()
+    from planner.cli.training import report, run_training
+
+    code = report(job, run_training(job, output), output)
+    if code:
+        raise typer.Exit(code)
+
+
+@verb
+def coordinate_check(
+    file: PlanFile,
+    run: Annotated[str | None, typer.Option(help="Run that gives the architecture.")] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Narrowest width; default the plan's base width.")
+    ] = None,
+    depth: Annotated[
+        int | None, typer.Option(help="Shallowest depth; default the plan's base depth.")
+    ] = None,
+    factors: Annotated[str, typer.Option(help="What both are multiplied by.")] = "1,2,4,8",
+    steps: Annotated[int, typer.Option(help="Updates, each at the peak rate.")] = 10,
+    sequences: Annotated[int, typer.Option(help="Sequences an update.")] = 8,
+    seeds: Annotated[int, typer.Option(help="Seeds that are averaged over.")] = 3,
+    parametrization: Annotated[
+        str | None, typer.Option(help="Instead of the plan's: standard, mup or completep.")
+    ] = None,
+    data: Annotated[str | None, typer.Option(help="Data folder; default made-up tokens.")] = None,
+    tolerance: Annotated[float, typer.Option(help="Relative spread that passes.")] = 0.2,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    output: Annotated[
+        str | None, typer.Option("-o", "--output", help="Also write the JSON document here.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Check that activations keep their scale over width and depth; exit code 1 if they do not."""
+    from planner.cli.training import check_coordinates
+    from planner.train.extra import require_torch
+
+    require_torch()
+    document = check_coordinates(
+        file,
+        run,
+        width=width,
+        depth=depth,
+        factors=factors,
+        steps=steps,
+        sequences=sequences,
+        seeds=seeds,
+        kind=parametrization,
+        data=data,
+        tolerance=tolerance,
+        threads=threads,
+    )
+    if output is not None:
+        from planner.plan.store import write_text
+
+        write_text(output, _json_text(document))
+    if json:
+        sys.stdout.write(_json_text(document))
+    else:
+        from planner.cli.tables import print_coordinates
+
+        print_coordinates(document)
+    if not document["ok"]:
+        raise typer.Exit(1)
+
+
 def _settings(given: list[str]) -> dict[str, str]:
     settings = {}
     for item in given:
@@ -307,11 +494,15 @@ def _settings(given: list[str]) -> dict[str, str]:
 
 
 def _print_json(value: Any) -> None:
+    sys.stdout.write(_json_text(value))
+
+
+def _json_text(value: Any) -> str:
     import json
 
     from planner.plan.codec import to_json
 
-    sys.stdout.write(json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n")
+    return json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> None:

@@ -178,6 +178,34 @@ def plan_from_document(document: Any, name: str = "<plan>") -> Plan:
     return plan
 
 
+def run_from_document(document: Any, name: str = "<run>") -> Run:
+    """Build one run from its JSON document, checking its fields and its digest.
+
+    Raises:
+        PlanFileError: If it is none, or was edited.
+    """
+    from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+    try:
+        _forbid_extra(Run, ConfigDict(extra="forbid"))
+        run: Run = TypeAdapter(Run).validate_python(_renamed_run(document))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(_JSON_NAMES.get(str(part), part)) for part in ("run", *first["loc"]))
+        raise PlanFileError(_sentence(first), file=name, field=field) from None
+    try:
+        digests = {run_digest(document), run_digest(run)}
+    except ValueError:
+        raise PlanFileError("its numbers cannot be read", file=name, field="run") from None
+    if digests != {run.digest}:
+        raise PlanFileError(
+            "was changed after it was planned: its digest does not match; render it again",
+            file=name,
+            field="run.digest",
+        )
+    return run
+
+
 def _sentence(item: Any) -> str:
     """Return what pydantic found in words: what was got, what was wanted."""
     match item["type"]:

@@ -26,8 +26,11 @@ if TYPE_CHECKING:
     from planner.render.engine import Engine
 
 # Name -> "module:class". The first launcher named by a trainer is its default.
-_TRAINERS = {"modelzoo": "planner.render.modelzoo.trainer:ModelZoo"}
-_LAUNCHERS = {"cs3": "planner.render.cs3:Cs3"}
+_TRAINERS = {
+    "modelzoo": "planner.render.modelzoo.trainer:ModelZoo",
+    "torch": "planner.render.reference:Reference",
+}
+_LAUNCHERS = {"cs3": "planner.render.cs3:Cs3", "local": "planner.render.local:Local"}
 
 
 class Slot(Enum):

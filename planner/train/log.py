@@ -1,0 +1,91 @@
+"""The log of a run: JSON lines, only ever added to.
+
+The first line says what is trained and has no step; each start of a restarted run adds such a line
+with its ``segment`` and ``from_step``. Every other line has ``step`` (updates done), ``tokens``
+(tokens seen) and numbers. A number that is not finite is ``null``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+from planner.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+LOG = "log.jsonl"
+SCHEMA = "planner.log/1"
+
+
+class Log:
+    """An open log; each line is flushed as it is written.
+
+    Args:
+        path: The file; a last line that was cut short by a crash is removed.
+
+    Raises:
+        OutputError: If it cannot be opened.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            _drop_torn_line(path)
+            self.segment = _starts(path)
+            self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        except OSError as error:
+            raise OutputError(f"cannot be written: {error.strerror}", file=str(path)) from None
+
+    def start(self, about: Mapping[str, Any], from_step: int) -> None:
+        """Write the line of a start."""
+        head = {"schema": SCHEMA, "segment": self.segment, "from_step": from_step}
+        self._write({**head, **about})
+
+    def line(self, step: int, tokens: int, values: Mapping[str, float]) -> None:
+        """Write one step's numbers."""
+        self._write({"step": step, "tokens": tokens, **values})
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        finite = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in record.items()
+        }
+        try:
+            text = json.dumps(finite, ensure_ascii=False, allow_nan=False)
+            self._stream.write(text + "\n")
+            self._stream.flush()
+        except OSError as error:
+            raise OutputError(f"cannot be written: {error.strerror}", file=str(self.path)) from None
+
+
+def _drop_torn_line(path: Path) -> None:
+    if not path.exists():
+        return
+    with open(path, "r+b") as stream:
+        size = stream.seek(0, 2)
+        keep = size
+        while keep:
+            start = max(0, keep - 4096)
+            stream.seek(start)
+            at = stream.read(keep - start).rfind(b"\n")
+            if at >= 0:
+                keep = start + at + 1
+                break
+            keep = start
+        if keep != size:
+            stream.truncate(keep)
+
+
+def _starts(path: Path) -> int:
+    if not path.exists():
+        return 0
+    with open(path, "rb") as stream:
+        return sum(line.startswith(b'{"schema"') for line in stream)

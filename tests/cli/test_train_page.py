@@ -1,0 +1,41 @@
+"""The worked example of docs/train.md, run as it is written but for fewer steps."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def test_the_worked_example_runs(command: Callable, project_root: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", minversion="2.6")
+    page = (project_root / "docs" / "train.md").read_text(encoding="utf-8")
+    (spec,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    (tmp_path / "tiny.yaml").write_text(spec)
+    blocks = re.findall(r"```console\n(.*?)```", page, re.DOTALL)
+    lines = [line for block in blocks for line in block.splitlines()]
+    ours = [shlex.split(line)[1:] for line in lines if line.startswith("planner ")]
+    assert [words[0] for words in ours] == [
+        "plan",
+        "prepare",
+        "train",
+        "render",
+        "coordinate-check",
+    ]
+    for words in ours:
+        few = {
+            "train": ["--stop-after", "60", "--threads", "1", "--device", "cpu"],
+            "coordinate-check": ["--factors", "1,4", "--threads", "1"],
+        }.get(words[0], [])
+        done = command(*words, *few)
+        assert done.code == 0, done.err
+    log = [json.loads(line) for line in Path("runs/small/log.jsonl").read_text().splitlines()]
+    assert log[-1]["step"] == 60
+    assert log[-1]["loss"] < 3.5
+    assert (tmp_path / "jobs" / "launch.sh").exists()
