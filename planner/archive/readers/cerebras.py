@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 _PROGRESS = re.compile(
     rf"\| (Train|Eval) Device=([^\s,]{{1,40}}),? (?:Global)?Step=({STEP}),?(?: (.*))?$"
 )
-_PAIR = re.compile(rf"([A-Za-z]\w{{0,60}})=({NUMBER})(?=[,\s]|$)")
+_PAIR = re.compile(rf"\b([A-Za-z]\w{{0,60}})=({NUMBER})(?=[,\s]|$)")
 # "Avg Eval Loss: 5.12", in older releases "Avg eval_loss = 5.12"
 _AVERAGE = re.compile(rf"\bavg[ _.]eval[ _.]{{1,2}}loss\s{{0,4}}[:=] ?({NUMBER})", re.IGNORECASE)
 # "    - eval/lm_perplexity = 12.3", after an evaluation
 _METRIC = re.compile(rf"- ((?:eval|val)/[\w./-]{{1,80}}) = ({NUMBER})\s*$")
 _PROCESSED = re.compile(r"Processed (\d{1,15}) (?:training )?sample\(s\)")
-_CHECKPOINT = re.compile(r"(\S{0,400}checkpoint_(\d{1,15})\.mdl)")
+_CHECKPOINT = re.compile(r"checkpoint_\d{1,15}\.mdl")
 _LOADING = re.compile(r"\bload|\bresum|found latest", re.IGNORECASE)
 
 # how fast it went is no quantity of the training
@@ -78,7 +78,7 @@ class CerebrasReader:
                 samples += int(match[1])
                 starts += 1
             elif (match := _CHECKPOINT.search(line)) and _LOADING.search(line[: match.start()]):
-                run.resumed_from = match[1]
+                run.resumed_from = line[: match.end()].split()[-1].strip("'\"")
         run.config.update(_run_folder(log.source.path))
         if starts == 1 and train and run.resumed_from is None and samples % train[-1] == 0:
             # one whole start from step 0: what it processed is what it trained on
@@ -187,16 +187,12 @@ def _pieces(value: Any, depth: int = 0) -> Iterator[tuple[str, float, float, int
             start = options.get("initial_learning_rate", options.get("learning_rate"))
             end = options.get("end_learning_rate", start)
             steps = options.get("total_iters")
-            if _is_number(start) and _is_number(end):
-                yield name, start, end, steps if type(steps) is int else None
+            if isinstance(start, (int, float)) and isinstance(end, (int, float)):
+                yield name, start, end, steps if isinstance(steps, int) else None
 
 
 def _dict(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def _say(said: dict[str, Any], name: str, value: Any) -> None:

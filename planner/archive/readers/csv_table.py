@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from planner.archive.readers.protocol import Log
 
 MAX_COLUMNS = 10_000
+# What pandas calls the column of row numbers that it writes without a name.
+_ROW_NUMBERS = "Unnamed: 0"
 _DELIMITERS = ",;\t"
 _SAMPLE_ROWS = 5
 
@@ -98,6 +100,8 @@ def header(log: Log) -> tuple[list[str], str] | None:
         if delimiter not in first:
             continue
         names = _cells(first, delimiter)
+        if names and not names[0]:
+            names[0] = _ROW_NUMBERS
         if len(names) < 2 or not all(names) or any(_number(name) for name in names):
             continue
         # prose has commas too, but not as many in every line
@@ -231,7 +235,7 @@ def sheet_run(sheet: Sheet, log: Log, step: str) -> LoggedRun:
     tokens_name = log.fields.get("tokens") or next((n for n in TOKEN_NAMES if n in sheet.names), "")
     table = Table(steps if good is None else steps[good], {}, appended=False)
     for name in sheet.names:
-        if name == step or name.lower() in LOGGER_NAMES:
+        if name in (step, _ROW_NUMBERS) or name.lower() in LOGGER_NAMES:
             continue
         column = sheet.numbers(name)
         if column is None:

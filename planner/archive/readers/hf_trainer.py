@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from planner.archive.errors import LogError
@@ -85,5 +86,5 @@ def _window(state: dict[str, Any], steps: list[int]) -> int | None:
     stated = state.get("logging_steps")
     if isinstance(stated, int) and not isinstance(stated, bool) and stated > 0:
         return stated
-    apart = Counter(b - a for a, b in zip(steps, steps[1:], strict=False) if b > a)
+    apart = Counter(b - a for a, b in pairwise(steps) if b > a)
     return apart.most_common(1)[0][0] if apart else None

@@ -1,4 +1,4 @@
-"""Text of Megatron-LM and Megatron-DeepSpeed: a block of arguments, and a line each log interval."""
+"""Text of Megatron-LM and Megatron-DeepSpeed: a block of arguments, a line each log interval."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from planner.archive.record import LoggedRun, Table
 if TYPE_CHECKING:
     from planner.archive.readers.protocol import Log
 
-# " [2024-05-01 10:00:00] iteration      100/  500000 | consumed samples:   25600 | ... |"; launchers
-# put the rank before it.
+# " [2024-05-01 10:00:00] iteration      100/  500000 | consumed samples:   25600 | ... |"; what
+# starts the processes may put the rank before it.
 _ITERATION = re.compile(rf"\biteration\s{{1,20}}({STEP})/\s{{0,20}}({STEP}) \|(.*)")
 # " validation loss at iteration 1000 on test set | lm loss value: 3.2E+00 | lm loss PPL: 2.4E+01 |"
 _VALIDATION = re.compile(
     rf"\bvalid(?:ation)? loss at (?:iteration ({STEP})|the end of training)([^|]{{0,80}})\|(.*)"
 )
-_PAIR = re.compile(rf"([A-Za-z][\w ./()-]{{0,60}}?):\s{{0,20}}({NUMBER})\s{{0,20}}(?=\||$)")
+_NUMBER = re.compile(NUMBER)
 _ARGUMENT = re.compile(r"^(?:\S{1,40}:? )?\s*([A-Za-z_]\w{0,80}) \.{3,120} ?(.*)$")
 _ARGUMENTS = re.compile(r"-{5,80} (end of )?(?:\w{1,20} )?arguments -{5,80}")
 _RANK_PARAMS = re.compile(
@@ -31,7 +31,7 @@ _TOTAL_PARAMS = re.compile(r"\bTOTAL_PARAMS=(\d{1,15})\b")
 # in billions, all digits
 _ESTIMATED = re.compile(r"estimated model parameters: (\d{1,6})\.(\d{9})$")
 _LOADED = re.compile(
-    r"successfully loaded checkpoint from (\S{1,500}).{0,200}? at iteration (\d{1,15})"
+    r"successfully loaded checkpoint from (\S{1,500})(?: .{0,200})? at iteration (\d{1,15})"
 )
 _SETS = re.compile(r"on (\w{1,40})(?: set)?|for (\w{1,40}) data")
 
@@ -96,9 +96,12 @@ class MegatronReader:
 
 
 def _quantities(text: str) -> dict[str, str]:
-    return {
-        name.strip(): value for name, value in _PAIR.findall(text) if not _CLOCKS.search(name)
-    }
+    found = {}
+    for part in text.split("|"):
+        name, _, value = (piece.strip() for piece in part.rpartition(":"))
+        if name and len(name) < 80 and _NUMBER.fullmatch(value) and not _CLOCKS.search(name):
+            found[name] = value
+    return found
 
 
 def _validation(place: str, text: str) -> dict[str, str]:
@@ -126,7 +129,7 @@ def _argument(text: str) -> Any:
         return known[text]
     if re.fullmatch(r"-?\d{1,18}", text):
         return int(text)
-    if re.fullmatch(NUMBER, text):
+    if _NUMBER.fullmatch(text):
         return float(text)
     return text[:500]
 

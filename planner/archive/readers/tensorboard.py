@@ -109,15 +109,15 @@ class _Events:
         for start, end in summaries:
             for number, wire, value in _fields(data, start, end):
                 if number == 1 and wire == 2:
-                    self._value(data, *value, step)
+                    self._value(data, value, step)
 
-    def _value(self, data: bytes, start: int, end: int, step: int) -> None:
+    def _value(self, data: bytes, place: Slice, step: int) -> None:
         tag = b""
         number_found: float | None = None
         tensor: Slice | None = None
         plugin = b""
         other = False
-        for number, wire, value in _fields(data, start, end):
+        for number, wire, value in _fields(data, *place):
             if number == 1 and wire == 2:
                 tag = data[value[0] : value[1]]
             elif number == 2 and wire == 5:

@@ -70,7 +70,7 @@ def crc32c(data: Octets, starts: Offsets, lengths: Offsets) -> Words:
     Returns:
         Checksums, shape (k,).
     """
-    registers = np.zeros(len(starts), np.uint32)
+    registers: Words = np.zeros(len(starts), np.uint32)
     # Zeros leave a register of zero as it is, so slices of different lengths are fed together,
     # aligned at their ends. That it starts from ones flips the first four bytes.
     width = np.maximum(lengths, 4)
@@ -86,7 +86,8 @@ def crc32c(data: Octets, starts: Offsets, lengths: Offsets) -> Words:
     for i in np.flatnonzero(lengths < 4):
         # ones that no byte pushed out
         registers[i] ^= np.uint32(_ONES >> (8 * int(lengths[i])))
-    return registers ^ np.uint32(_ONES)
+    done: Words = registers ^ np.uint32(_ONES)
+    return done
 
 
 def _aligned(data: Octets, starts: Offsets, lengths: Offsets, width: int) -> NDArray[np.uint8]:
@@ -201,4 +202,5 @@ def _check(data: Octets, starts: Offsets, lengths: Offsets, at: int, heads: list
     stored = after[:, 0] | after[:, 1] << 8 | after[:, 2] << 16 | after[:, 3] << 24
     wrong = np.flatnonzero(masked(crc32c(data, starts, lengths)) != stored)
     if len(wrong):
-        raise LogError(f"is damaged: the record at byte {at + heads[wrong[0]]} has a wrong checksum")
+        place = at + heads[wrong[0]]
+        raise LogError(f"is damaged: the record at byte {place} has a wrong checksum")

@@ -70,7 +70,7 @@ def results(summary: Mapping[str, Any]) -> dict[str, float]:
 
 
 def mapping(value: Any) -> dict[str, Any] | None:
-    """Return a dictionary that may be written as JSON or as Python prints it; None if it is none."""
+    """Return a dictionary, also one written as JSON or as Python prints it; None if it is none."""
     if isinstance(value, dict):
         return value
     if not isinstance(value, str) or not value.lstrip().startswith("{"):

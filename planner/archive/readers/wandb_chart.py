@@ -49,7 +49,8 @@ class WandbChartReader:
         runs: dict[str, LoggedRun] = {}
         for name in sheet.names[1:]:
             label, _, metric = name.rpartition(_BETWEEN)
-            if metric.lower() in LOGGER_NAMES or metric.startswith(STEP_NAMES + ("_",)):
+            plain = metric.removesuffix(_LOW).removesuffix(_HIGH)
+            if plain.lower() in LOGGER_NAMES or plain in STEP_NAMES or plain.startswith("_"):
                 continue
             run = runs.setdefault(label, LoggedRun([], label=label, name=label))
             column = _column(sheet, name, keep)

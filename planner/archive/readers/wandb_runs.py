@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from planner.archive.errors import LogError
@@ -72,7 +73,7 @@ def _settings(names: list[str]) -> set[str]:
     where the order is another, a name decides.
     """
     others = [name for name in names if name != _NAME and name not in _OWN]
-    falls = [i + 1 for i, (a, b) in enumerate(zip(others, others[1:], strict=False)) if b < a]
+    falls = [i + 1 for i, (a, b) in enumerate(pairwise(others)) if b < a]
     if len(falls) == 1 and any(is_result(name) for name in others[falls[0] :]):
         return set(others[: falls[0]])
     return {name for name in others if not is_result(name)}
