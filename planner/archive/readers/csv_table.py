@@ -150,6 +150,11 @@ def read_sheet(log: Log) -> Sheet:
     data = log.source.read()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = decode(data).encode()
+    elif not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            data = data.decode("latin1").encode()
     names = _unique(names)
     ragged = 0
 
@@ -158,7 +163,7 @@ def read_sheet(log: Log) -> Sheet:
         ragged += 1
         return "skip"
 
-    def parse(types: dict[str, Any] | None, encoding: str = "utf8") -> pa.Table:
+    def parse(types: dict[str, Any] | None) -> pa.Table:
         nonlocal ragged
         ragged = 0
         return arrow.read_csv(
@@ -167,7 +172,6 @@ def read_sheet(log: Log) -> Sheet:
                 use_threads=False,
                 column_names=names,
                 skip_rows=1,
-                encoding=encoding,
                 block_size=max(1 << 20, min(len(data) + 1, MAX_LINE_BYTES)),
             ),
             parse_options=arrow.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
@@ -183,8 +187,8 @@ def read_sheet(log: Log) -> Sheet:
         try:
             table = parse(None)
         except pa.ArrowInvalid:
-            # a column turns from numbers to text further down, or the text is of another encoding
-            table = parse(dict.fromkeys(names, pa.string()), "latin1")
+            # a column turns from numbers to text further down
+            table = parse(dict.fromkeys(names, pa.string()))
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise LogError(f"is not a CSV table: {reason}") from None

@@ -121,7 +121,8 @@ def _long(data: Octets) -> int:
 
 def masked(checksums: Words) -> Words:
     """Return checksums as TFRecord stores them: rotated and offset."""
-    return ((checksums >> 15) | (checksums << 17)) + np.uint32(_MASK_DELTA)
+    rotated: Words = (checksums >> np.uint32(15)) | (checksums << np.uint32(17))
+    return rotated + np.uint32(_MASK_DELTA)
 
 
 class Records:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from planner.archive.errors import LogError
 from planner.archive.readers.csv_table import header, read_sheet, sheet_run, step_column
 from planner.archive.readers.wandb import CALL_COUNTER, OWN_STEPS
 
@@ -31,6 +32,8 @@ class WandbHistoryReader:
         sheet = read_sheet(log)
         mapped = step_column(sheet.names, log) if "step" in log.fields else None
         step = mapped or _step(sheet)
+        if step not in sheet.names:
+            raise LogError(f"has no column {step!r}, which counts W&B's logger calls")
         run = sheet_run(sheet, log, step)
         if step != CALL_COUNTER:
             for table in run.tables:
