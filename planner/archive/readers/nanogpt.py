@@ -29,6 +29,7 @@ _LLMC_NORM = re.compile(rf"\| norm ({NUMBER})")
 _LLMC_LR = re.compile(rf"\| lr ({NUMBER})")
 _LLMC_VAL = re.compile(rf"^val loss:? ({NUMBER})$", re.IGNORECASE)
 _LINES = (_LLMC_FILE, _MODDED, _NANO_ITER, _NANO_EVAL, _LLMC_SCREEN)
+_FIRST = frozenset("sSiI")  # spares most lines of other formats five patterns
 
 _NAMES = {"trl": "train_loss", "tel": "val_loss", "eval": "eval/hellaswag/accuracy"}
 # how long a step took is no quantity of the training
@@ -126,7 +127,9 @@ class NanoGptReader:
 
 
 def _count(lines: list[str]) -> int:
-    return sum(any(pattern.match(line) for pattern in _LINES) for line in lines)
+    return sum(
+        any(pattern.match(line) for pattern in _LINES) for line in lines if line[:1] in _FIRST
+    )
 
 
 def _describe(line: str, config: dict[str, Any], params: dict[str, int], settings: bool) -> bool:

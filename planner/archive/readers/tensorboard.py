@@ -253,17 +253,34 @@ def _scalar(data: bytes, start: int, end: int) -> float | None:
                 return None
         elif number == _CONTENT and wire == 2:
             found = _from_bytes(data[value[0] : value[1]], dtype)
-        elif number == _FLOATS and (wire == 5 or value[1] - value[0] == 4):
-            found = struct.unpack_from("<f", data, value if wire == 5 else value[0])[0]
-        elif number == _DOUBLES and (wire == 1 or value[1] - value[0] == 8):
-            found = struct.unpack_from("<d", data, value if wire == 1 else value[0])[0]
-        elif number in _WHOLES:
-            whole = value if wire == 0 else _varint(data, *value)[0]
-            found = float(whole - (1 << 64) if whole >> 63 else whole)
-        elif number == _HALFS:
-            bits = value if wire == 0 else _varint(data, *value)[0]
-            found = _from_bytes((bits & 0xFFFF).to_bytes(2, "little"), dtype)
+        elif number == _FLOATS and wire in (2, 5):
+            found = _real(data, value, "<f")
+        elif number == _DOUBLES and wire in (1, 2):
+            found = _real(data, value, "<d")
+        elif number in _WHOLES and wire in (0, 2):
+            whole = _whole(data, value)
+            found = None if whole is None else float(whole - (1 << 64) if whole >> 63 else whole)
+        elif number == _HALFS and wire in (0, 2):
+            bits = _whole(data, value)
+            if bits is not None:
+                found = _from_bytes((bits & 0xFFFF).to_bytes(2, "little"), dtype)
     return found
+
+
+def _real(data: bytes, value: int | Slice, kind: str) -> float | None:
+    """Return a real of a field that holds one, or where several would stand."""
+    start, end = value if isinstance(value, tuple) else (value, value + struct.calcsize(kind))
+    if end - start != struct.calcsize(kind):
+        return None
+    return float(struct.unpack_from(kind, data, start)[0])
+
+
+def _whole(data: bytes, value: int | Slice) -> int | None:
+    """Return a whole number of a field that holds one, or where several would stand."""
+    if isinstance(value, int):
+        return value
+    found, end = _varint(data, *value)
+    return found if end == value[1] else None
 
 
 def _elements(data: bytes, start: int, end: int) -> int:
@@ -306,10 +323,10 @@ def _hparams(data: bytes, start: int, end: int) -> dict[str, Any]:
             if inner != 1 or kind != 2:
                 continue
             name, value = "", None
-            for part, _, place in _fields(data, *entry):
-                if part == 1:
+            for part, kind_of_part, place in _fields(data, *entry):
+                if part == 1 and kind_of_part == 2:
                     name = data[place[0] : place[1]].decode("utf-8", "replace")
-                elif part == 2:
+                elif part == 2 and kind_of_part == 2:
                     value = _hparam(data, *place)
             if value is not None and len(found) < MAX_TAGS:
                 found[name] = value

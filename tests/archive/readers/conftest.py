@@ -93,7 +93,9 @@ class EventFile:
         return cls.field(1, tag.encode()) + cls.fixed(2, number)
 
     @classmethod
-    def tensor(cls, tag: str, tensor: bytes, plugin: str = "scalars", content: bytes = b"") -> bytes:
+    def tensor(
+        cls, tag: str, tensor: bytes, plugin: str = "scalars", content: bytes = b""
+    ) -> bytes:
         made = cls.field(1, tag.encode()) + cls.field(8, tensor)
         if plugin:
             data = cls.field(1, plugin.encode()) + cls.field(2, content)
@@ -217,7 +219,9 @@ def samples() -> dict[str, bytes]:
         [
             EventFile.start(),
             *(EventFile.event(i, EventFile.value("train/loss", 5 - i)) for i in range(4)),
-            EventFile.event(4, EventFile.tensor("loss", EventFile.field(1, 1) + b"\x22\x04\0\0\x80?")),
+            EventFile.event(
+                4, EventFile.tensor("loss", EventFile.field(1, 1) + b"\x22\x04\0\0\x80?")
+            ),
         ]
     )
     texts = {

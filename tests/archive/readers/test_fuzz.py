@@ -99,9 +99,7 @@ def test_text(name: str, text: str, make_log: MakeLog) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**32))
 @settings(max_examples=150)
-def test_mutations(
-    name: str, seed: int, samples: dict[str, bytes], make_log: MakeLog
-) -> None:
+def test_mutations(name: str, seed: int, samples: dict[str, bytes], make_log: MakeLog) -> None:
     rng = random.Random(seed)
     data = bytearray(samples[name])
     tokens = [b"nan", b"inf", b"-", b"1e999", b"9" * 30, b"null", b"{", b"[", b'"', b",", b"\n"]
