@@ -34,8 +34,18 @@ def series(table: Table, name: str) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize(
     ("text", "decimals"),
-    [("3.2", 1), ("3", 0), ("3.200000", 6), ("1.5E-02", 3), ("9.595978E+00", 6), ("nan", 0)]
-    + [("1.024022E+01", 5), ("1e+30", 0), ("1e-300", 15), (".5", 1)],
+    [
+        ("3.2", 1),
+        ("3", 0),
+        ("3.200000", 6),
+        ("1.5E-02", 3),
+        ("9.595978E+00", 6),
+        ("1.024022E+01", 5),
+        ("1e+30", 0),
+        ("1e-300", 15),
+        (".5", 1),
+        ("nan", 0),
+    ],
 )
 def test_decimals_that_a_number_shows(text: str, decimals: int) -> None:
     assert decimals_shown(text) == decimals
@@ -235,8 +245,15 @@ def test_cerebras_run_folder(tmp_path: Path, open_log: Callable[[Path], Log]) ->
 
 @pytest.mark.parametrize(
     "value",
-    [None, [], {}, {"trainer": None}, {"trainer": [3]}, {"trainer": {"init": 3}}]
-    + [{"trainer": {"init": {"schedulers": [[[{"a": {"learning_rate": "x"}}]]]}}}],
+    [
+        None,
+        [],
+        {},
+        {"trainer": None},
+        {"trainer": [3]},
+        {"trainer": {"init": 3}},
+        {"trainer": {"init": {"schedulers": [[[{"a": {"learning_rate": "x"}}]]]}}},
+    ],
 )
 def test_cerebras_odd_parameters_say_nothing(value: object) -> None:
     assert run_parameters(value) == {}
