@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planner.archive.readers.text import NUMBER, STEP, TextRows, short_head, short_lines
+from planner.archive.readers.text import (
+    MAX_NAMES,
+    NUMBER,
+    STEP,
+    TextRows,
+    short_head,
+    short_lines,
+    state,
+)
 from planner.archive.record import LoggedRun, Table
 
 if TYPE_CHECKING:
@@ -78,9 +86,10 @@ class MegatronReader:
             elif match := _ARGUMENTS.search(line):
                 in_arguments = not match[1]
             elif in_arguments and (match := _ARGUMENT.match(line)):
-                run.config[match[1]] = _argument(match[2])
+                state(run.config, match[1], _argument(match[2]))
             elif match := _RANK_PARAMS.search(line):
-                params[match[1], match[2]] = int(match[3])
+                if len(params) < MAX_NAMES:
+                    params[match[1], match[2]] = int(match[3])
             elif match := _TOTAL_PARAMS.search(line):
                 params["", ""] = int(match[1])
             elif match := _ESTIMATED.search(line):

@@ -6,7 +6,15 @@ import ast
 import re
 from typing import TYPE_CHECKING, Any
 
-from planner.archive.readers.text import MAX_LINE, NUMBER, STEP, TextRows, short_head, short_lines
+from planner.archive.readers.text import (
+    MAX_LINE,
+    NUMBER,
+    STEP,
+    TextRows,
+    short_head,
+    short_lines,
+    state,
+)
 from planner.archive.record import LoggedRun
 from planner.archive.source import HEAD_BYTES, decode
 
@@ -28,10 +36,19 @@ _LLMC_SCREEN = re.compile(rf"^step\s{{1,20}}({STEP})/({STEP}) \| (?:train )?loss
 _LLMC_NORM = re.compile(rf"\| norm ({NUMBER})")
 _LLMC_LR = re.compile(rf"\| lr ({NUMBER})")
 _LLMC_VAL = re.compile(rf"^val loss:? ({NUMBER})$", re.IGNORECASE)
-_LINES = (_LLMC_FILE, _MODDED, _NANO_ITER, _NANO_EVAL, _LLMC_SCREEN)
-_FIRST = frozenset("sSiI")  # spares most lines of other formats five patterns
+# build-nanoGPT's log.txt: "250 val 6.1234", "250 hella 0.2463", "250 train 6.200123"
+_BUILD = re.compile(rf"^({STEP}) (train|val|hella) ({NUMBER})$")
+_LINES = (_LLMC_FILE, _MODDED, _NANO_ITER, _NANO_EVAL, _LLMC_SCREEN, _BUILD)
+_FIRST = frozenset("sSiI0123456789")  # spares most lines of other formats six patterns
 
-_NAMES = {"trl": "train_loss", "tel": "val_loss", "eval": "eval/hellaswag/accuracy"}
+_NAMES = {
+    "trl": "train_loss",
+    "train": "train_loss",
+    "tel": "val_loss",
+    "val": "val_loss",
+    "eval": "eval/hellaswag/accuracy",
+    "hella": "eval/hellaswag/accuracy",
+}
 # how long a step took is no quantity of the training
 _CLOCKS = {"train_time", "step_avg", "time", "mfu"}
 
@@ -65,7 +82,7 @@ _CODE_BYTES = 1 << 20
 
 
 class NanoGptReader:
-    """The five line formats of nanoGPT and its descendants."""
+    """The six line formats of nanoGPT and its descendants."""
 
     name = "nanogpt"
     version = 1
@@ -108,6 +125,8 @@ class NanoGptReader:
                 for name, pattern in (("grad_norm", _LLMC_NORM), ("lr", _LLMC_LR)):
                     if found := pattern.search(line):
                         printed[name] = found[1]
+            elif match := _BUILD.match(line):
+                printed, total = {_NAMES[match[2]]: match[3]}, None
             elif match := _LLMC_VAL.match(line):
                 rows.add(last, {"val_loss": match[1]})
                 continue
@@ -140,7 +159,7 @@ def _describe(line: str, config: dict[str, Any], params: dict[str, int], setting
         if match := _SETTING.match(line):
             value = _constant(match[2])
             if value is not None:
-                config[match[1]] = value
+                state(config, match[1], value)
         return not line or line[0] in " \t#"
     if match := _TOKENS_PER_STEP.match(line):
         config["tokens_per_step"] = int(match[1].replace(",", "") or 0)
@@ -148,7 +167,7 @@ def _describe(line: str, config: dict[str, Any], params: dict[str, int], setting
         params[match[1] or ""] = int(match[2].replace(",", "") or 0)
     elif match := _OVERRIDE.match(line):
         value = _constant(match[2])
-        config[match[1]] = match[2] if value is None else value
+        state(config, match[1], match[2] if value is None else value)
     elif line.startswith("| ") and line.count("|") == 3:
         _, name, text, _ = (part.strip() for part in line.split("|"))
         if name in _LLMC_NAMES:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_TAGS = 10_000
 _MAX_TEXT = 256 * 1024
+_MAX_NAME = 500  # characters of a tag, or of a fact's name or value
 _VERSION = b"brain.Event:"
 # TensorProto.dtype to the type of its bytes; and to the field that holds its values otherwise.
 _DTYPES = {
@@ -129,6 +130,9 @@ class _Events:
             elif number in (4, 5, 6):
                 other = True
         # only the first value of a tag says which plug-in it is for
+        if len(tag) > _MAX_NAME:
+            self.unread += 1
+            return
         if plugin:
             if len(self._plugins) < MAX_TAGS:
                 self._plugins.setdefault(tag, plugin)
@@ -170,14 +174,21 @@ class _Events:
                     elif inner == 2 and kind == 2:
                         content = place
         if name == b"hparams":
-            self.config.update(_hparams(data, *content))
+            for key, said in _hparams(data, *content).items():
+                self._say(key, said)
         return name
+
+    def _say(self, name: str, value: Any) -> None:
+        """Keep a fact, unless it is too long or there are too many."""
+        size = len(value) if isinstance(value, str) else 0
+        if len(name) <= _MAX_NAME and size <= _MAX_NAME and len(self.config) < MAX_TAGS:
+            self.config.setdefault(name, value)
 
     def _text(self, tag: bytes, texts: list[bytes]) -> None:
         """Keep a text: the arguments of the run, one by one or as a whole."""
         name = tag.decode("utf-8", "replace").removesuffix("/text_summary")
         for raw in texts:
-            if len(raw) > _MAX_TEXT or len(self.config) > MAX_TAGS:
+            if len(raw) > _MAX_TEXT:
                 continue
             text = raw.decode("utf-8", "replace").strip()
             try:
@@ -187,9 +198,9 @@ class _Events:
             if isinstance(said, dict):
                 for key, item in flatten(said):
                     if isinstance(item, (str, int, float, bool)):
-                        self.config.setdefault(key, item)
-            elif isinstance(said, (str, int, float, bool)) and len(text) < 500:
-                self.config.setdefault(name, said)
+                        self._say(key, item)
+            elif isinstance(said, (str, int, float, bool)):
+                self._say(name, said)
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, Any]]:

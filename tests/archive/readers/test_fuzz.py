@@ -99,7 +99,7 @@ def test_text(name: str, text: str, make_log: MakeLog) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=150)
+@settings(max_examples=100)
 def test_mutations(name: str, seed: int, samples: dict[str, bytes], make_log: MakeLog) -> None:
     rng = random.Random(seed)
     data = bytearray(samples[name])
@@ -168,3 +168,17 @@ def test_a_document_of_many_values_is_refused_before_it_takes_memory(make_log: M
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 300e6
+
+
+def test_a_table_that_is_mostly_empty_is_refused(make_log: MakeLog) -> None:
+    # each line logs a quantity of its own: what is held is rows times quantities
+    lines = b"".join(b'{"step": %d, "x%d": 1}\n' % (i, i) for i in range(9_000))
+    lines += b"".join(b'{"step": %d, "x0": 1}\n' % i for i in range(9_000))
+    with pytest.raises(LogError, match="18,000 rows of 9,000 quantities"):
+        reader_named("jsonl").read(make_log(lines))
+
+
+def test_a_table_of_runs_of_many_cells_is_refused(make_log: MakeLog) -> None:
+    text = b"Name,State,Created,Tags\n" + b"a,b,c,d\n" * 1_100_000
+    with pytest.raises(LogError, match="more than 4,000,000 cells"):
+        reader_named("wandb-runs").read(make_log(text))

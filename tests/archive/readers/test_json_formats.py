@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.archive.errors import LogError
@@ -27,6 +27,7 @@ KEYS = st.dictionaries(
 )
 
 
+@settings(max_examples=40)
 @given(value=KEYS, indent=st.sampled_from([None, 2]))
 def test_outer_keys(value: dict[str, object], indent: int | None, make_log: MakeLog) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=False)

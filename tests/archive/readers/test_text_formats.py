@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planner.archive.errors import LogError
 from planner.archive.metadata import Metadata
 from planner.archive.policies import Policy, repair
 from planner.archive.readers import Log
@@ -360,3 +361,22 @@ def test_modded_nanogpt_prints_its_source_first(make_log: MakeLog) -> None:
 def test_code_without_steps_is_no_log(make_log: MakeLog) -> None:
     assert not NanoGptReader().recognizes(make_log(SOURCE * 200))
     assert not NanoGptReader().recognizes(make_log("iter 1: loss 2, and so on\nfoo\nbar\n"))
+
+
+def test_build_nanogpt(make_log: MakeLog) -> None:
+    log = make_log("0 val 10.9511\n0 hella 0.2463\n0 train 10.955029\n1 train 10.600000\n")
+    assert NanoGptReader().recognizes(log)
+    _, table = only(NanoGptReader().read(log))
+    assert series(table, "train_loss") == [(0, 10.955029), (1, 10.6)]
+    assert table.columns["train_loss"].decimals == 6
+    assert series(table, "val_loss") == [(0, 10.9511)]
+    assert series(table, "eval/hellaswag/accuracy") == [(0, 0.2463)]
+
+
+def test_names_are_bounded(make_log: MakeLog) -> None:
+    lines = "".join(f"step:{i}/9 train_loss:1 x{i}:1\n" for i in range(10_001))
+    with pytest.raises(LogError, match="more than 10,000 different quantities"):
+        NanoGptReader().read(make_log(lines))
+    block = "----- arguments -----\n" + "".join(f" a{i} ...... 1\n" for i in range(20_000))
+    run, _ = only(MegatronReader().read(make_log(block)))
+    assert len(run.config) == 10_000
