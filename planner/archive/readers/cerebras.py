@@ -49,7 +49,7 @@ class CerebrasReader:
         of the appliance's own messages is taken for such a log too.
         """
         appliance = 0
-        for line in short_head(log):
+        for line in short_head(log, b" Device=", b"INFO:"):
             match = _PROGRESS.search(line)
             if match:
                 return True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -59,7 +60,7 @@ class MegatronReader:
     def recognizes(self, log: Log) -> bool:
         """Return whether the head holds a line of progress, or a block of dotted arguments."""
         dotted = False
-        for line in short_head(log):
+        for line in short_head(log, b"iteration ", b" arguments --"):
             match = _ITERATION.search(line)
             if match and " loss" in match[3]:
                 return True
@@ -107,10 +108,18 @@ class MegatronReader:
 def _quantities(text: str) -> dict[str, str]:
     found = {}
     for part in text.split("|"):
-        name, _, value = (piece.strip() for piece in part.rpartition(":"))
-        if name and len(name) < 80 and _NUMBER.fullmatch(value) and not _CLOCKS.search(name):
+        before, _, after = part.rpartition(":")
+        name, value = _quantity(before), after.strip()
+        if name and _NUMBER.fullmatch(value):
             found[name] = value
     return found
+
+
+@lru_cache(1000)
+def _quantity(text: str) -> str:
+    """Return the name of a quantity, empty if it is none of the training."""
+    name = text.strip()
+    return "" if len(name) > 80 or _CLOCKS.search(name) else name
 
 
 def _validation(place: str, text: str) -> dict[str, str]:

@@ -39,6 +39,7 @@ _LLMC_VAL = re.compile(rf"^val loss:? ({NUMBER})$", re.IGNORECASE)
 # build-nanoGPT's log.txt: "250 val 6.1234", "250 hella 0.2463", "250 train 6.200123"
 _BUILD = re.compile(rf"^({STEP}) (train|val|hella) ({NUMBER})$")
 _LINES = (_LLMC_FILE, _MODDED, _NANO_ITER, _NANO_EVAL, _LLMC_SCREEN, _BUILD)
+_MARKS = (b"_loss:", b"trl:", b"tel:", b": loss ", b"train loss ", b"| loss ", b" val ", b" train ")
 _FIRST = frozenset("sSiI0123456789")  # spares most lines of other formats six patterns
 
 _NAMES = {
@@ -92,8 +93,8 @@ class NanoGptReader:
 
         A log that starts with its program's source is looked at further down, too.
         """
-        lines = short_head(log)
-        if _count(lines) >= (1 if len(lines) <= 2 else 2):
+        lines = short_head(log, *_MARKS)
+        if lines and _count(lines) >= (1 if len(lines) <= 2 else 2):
             return True
         if len(log.head) < HEAD_BYTES or not _CODE.search(decode(log.head[:4096])):
             return False

@@ -8,6 +8,7 @@ https://github.com/tensorflow/tensorboard/tree/master/tensorboard/compat/proto s
 from __future__ import annotations
 
 import math
+import re
 import struct
 from array import array
 from dataclasses import dataclass, field
@@ -49,6 +50,16 @@ _STRING, _BFLOAT16 = 7, 14
 _SHAPE, _CONTENT, _FLOATS, _DOUBLES, _STRINGS, _HALFS = 2, 4, 5, 6, 8, 13
 _WHOLES = (7, 10, 11, 16, 17)
 _SCALARS = b"scalars"
+# An event of a time, a step and one value: what stands before the name of its tag; and after it,
+# before the four bytes of the number; and after those.
+_PLAIN = re.compile(
+    rb"\x09.{8}(?:\x10([\x80-\xff]{0,9}[\x00-\x7f]))?"
+    rb"\x2a([\x00-\x7f])\x0a([\x00-\x7f])\x0a[\x00-\x7f]",
+    re.DOTALL,
+)
+_VALUE = b"\x15"
+_TENSOR = b"\x42\x0a\x08\x01\x12\x00\x22\x04"
+_SCALAR_PLUGIN = b"\x4a\x0b\x0a\x09\x0a\x07" + _SCALARS
 
 Slice = tuple[int, int]
 
@@ -100,6 +111,41 @@ class _Events:
 
     def add(self, data: bytes) -> None:
         """Add an event; raises `ValueError` if it is none."""
+        if not self._add_plain(data):
+            self._add_any(data)
+
+    def _add_plain(self, data: bytes) -> bool:
+        """Add an event of one 32-bit real, written as nearly all are; return whether it is one.
+
+        Reading such events as a whole, rather than field by field, takes a quarter of the time.
+        """
+        match = _PLAIN.match(data)
+        if match is None:
+            return False
+        size = len(data)
+        tag_start = match.end()
+        tag_end = tag_start + data[tag_start - 1]
+        # the lengths have to agree with what is there
+        if match.end(2) + data[match.end(2) - 1] != size:
+            return False
+        if match.end(3) + data[match.end(3) - 1] != size:
+            return False
+        tag, rest = data[tag_start:tag_end], data[tag_end:]
+        if rest[:1] != _VALUE or len(rest) != 5:
+            rest = rest.removesuffix(_SCALAR_PLUGIN)
+            # slower for the first of a tag, which says what the others are
+            if rest[:-4] != _TENSOR or tag not in self._tags:
+                return False
+            if self._plugins.get(tag, _SCALARS) != _SCALARS:
+                return False
+        step = _varint(data, *match.span(1))[0] if match[1] else 0
+        if step >> 63:
+            return False
+        self._add(tag, step, struct.unpack("<f", rest[-4:])[0])
+        return True
+
+    def _add_any(self, data: bytes) -> None:
+        """Add an event of any kind."""
         step = 0
         summaries = []
         for number, wire, value in _fields(data, 0, len(data)):

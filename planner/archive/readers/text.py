@@ -34,8 +34,16 @@ def short_lines(log: Log) -> Iterator[str]:
             yield line
 
 
-def short_head(log: Log, count: int = 2000) -> list[str]:
-    """Return the first lines of a log, leaving out those that are too long to be a step."""
+def short_head(log: Log, *marks: bytes, count: int = 2000) -> list[str]:
+    """Return the first lines of a log, leaving out those that are too long to be a step.
+
+    Args:
+        log: The log.
+        marks: Where none of these is in the head there are no lines: it is another format.
+        count: How many lines at most.
+    """
+    if marks and not any(mark in log.head for mark in marks):
+        return []
     return [line for line in log.head_lines[:count] if len(line) <= MAX_LINE]
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from planner.archive.errors import LogError
 from planner.archive.readers import Log
-from planner.archive.readers.tensorboard import TensorBoardReader
+from planner.archive.readers.tensorboard import TensorBoardReader, _Events
 from planner.archive.readers.tfrecord import MAX_RECORD_BYTES, Records, crc32c
 
 MakeLog = Callable[..., Log]
@@ -247,3 +247,52 @@ def test_other_records_are_not_event_files(make_log: MakeLog, events: Any) -> No
     assert not READER.recognizes(make_log(events.record(b"an example")))
     assert not READER.recognizes(make_log(b""))
     assert not READER.recognizes(make_log(b"brain.Event:2"))
+
+
+@given(seed=st.integers(0, 2**32))
+@settings(max_examples=150)
+def test_events_read_as_a_whole_and_field_by_field_are_the_same(
+    seed: int, make_log: MakeLog, events: Any
+) -> None:
+    rng = random.Random(seed)
+    tensor = events.field(1, 1) + events.field(2, b"") + events.field(4, struct.pack("<f", 2.5))
+    payloads = []
+    for step in range(6):
+        tag = rng.choice(["loss", "lr", "x" * 120])
+        value = rng.choice(
+            [
+                events.value(tag, 1.5),
+                events.tensor(tag, tensor),
+                events.tensor(tag, tensor, plugin=""),
+                events.tensor(tag, tensor, plugin="text"),
+            ]
+        )
+        at = rng.choice([step, -step, step << 40])
+        payload = bytearray(events.event(at, value)[12:-4])
+        if rng.random() < 0.3:
+            payload[rng.randrange(len(payload))] ^= 1 << rng.randrange(8)
+        payloads.append(bytes(payload))
+    outcomes = []
+    for plain in (True, False):
+        read = _Events()
+        if not plain:
+            read._add_plain = lambda data: False  # type: ignore[method-assign]
+        failed = None
+        for i, payload in enumerate(payloads):
+            try:
+                read.add(payload)
+            except (ValueError, IndexError, struct.error):
+                failed = i
+                break
+        told = {name: (s.steps.tolist(), s.values.tobytes()) for name, s in read.series.items()}
+        outcomes.append((failed, told, read.unread, read.config))
+    assert outcomes[0] == outcomes[1]
+
+
+def test_most_events_are_read_as_a_whole(events: Any) -> None:
+    tensor = events.field(1, 1) + events.field(2, b"") + events.field(4, struct.pack("<f", 2.5))
+    for value in (events.value("loss", 1.5), events.tensor("loss", tensor, plugin="")):
+        read = _Events()
+        read.add(events.event(200, value)[12:-4])
+        assert read._add_plain(events.event(300, value)[12:-4])
+        assert read.series["loss"].steps.tolist() == [200, 300]
