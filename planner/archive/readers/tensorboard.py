@@ -12,6 +12,7 @@ import re
 import struct
 from array import array
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from planner.archive.readers.protocol import Log
 
 MAX_TAGS = 10_000
+MAX_VALUES = 20_000_000  # 16 bytes each
 _MAX_TEXT = 256 * 1024
 _MAX_NAME = 500  # characters of a tag, or of a fact's name or value
 _VERSION = b"brain.Event:"
@@ -106,6 +108,7 @@ class _Events:
         self.series: dict[str, _Series] = {}
         self.config: dict[str, Any] = {}
         self.unread = 0
+        self._count = 0
         self._tags: dict[bytes, str] = {}
         self._plugins: dict[bytes, bytes] = {}
 
@@ -206,6 +209,9 @@ class _Events:
         series = self.series.get(name)
         if series is None:
             series = self.series[name] = _Series()
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise LogError(f"holds more than {MAX_VALUES:,} values, which is the bound")
         series.steps.append(step)
         series.values.append(value)
 
@@ -406,12 +412,12 @@ def _tables(series: dict[str, _Series]) -> list[Table]:
     """Return a table for each sequence of steps: tags that were logged together share one."""
     together: dict[bytes, list[str]] = {}
     for name, logged in series.items():
-        together.setdefault(logged.steps.tobytes(), []).append(name)
+        together.setdefault(sha256(logged.steps).digest(), []).append(name)
     tables = []
-    for steps, names in together.items():
-        table = Table(np.frombuffer(steps, np.int64).copy(), {})
+    for names in together.values():
+        table = Table(np.frombuffer(series[names[0]].steps, np.int64), {})
         for name in names:
-            values = np.array(series[name].values, np.float64)
+            values = np.frombuffer(series[name].values, np.float64)
             plain = name.lower().rpartition("/")[2]
             if table.tokens is None and (name in TOKEN_NAMES or plain in TOKEN_NAMES):
                 table.tokens = values

@@ -31,7 +31,7 @@ def short_lines(log: Log) -> Iterator[str]:
     """
     for line in log.source.lines():
         if len(line) <= MAX_LINE:
-            yield line
+            yield line.strip("\ufeff\r\n")
 
 
 def short_head(log: Log, *marks: bytes, count: int = 2000) -> list[str]:
@@ -42,7 +42,10 @@ def short_head(log: Log, *marks: bytes, count: int = 2000) -> list[str]:
         marks: Where none of these is in the head there are no lines: it is another format.
         count: How many lines at most.
     """
-    if marks and not any(mark in log.head for mark in marks):
+    head = log.head
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        head = head.replace(b"\0", b"")  # ASCII in UTF-16
+    if marks and not any(mark in head for mark in marks):
         return []
     return [line for line in log.head_lines[:count] if len(line) <= MAX_LINE]
 

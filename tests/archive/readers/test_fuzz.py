@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import random
 import time
 import tracemalloc
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,6 +83,51 @@ def test_a_sample_is_read_by_its_own_reader(
     runs = chosen.read(log)
     sound(runs)
     assert any(len(table.steps) for run in runs for table in run.tables)
+
+
+def told(runs: list[LoggedRun]) -> list[object]:
+    return [
+        (
+            run.label,
+            run.config,
+            [
+                (t.steps.tolist(), {n: c.values.tobytes() for n, c in t.columns.items()})
+                for t in run.tables
+            ],
+        )
+        for run in runs
+    ]
+
+
+def zstd(data: bytes) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, "zstd") as stream:
+        stream.write(data)
+    return sink.getvalue().to_pybytes()
+
+
+VARIANTS: dict[str, Callable[[bytes], bytes]] = {
+    "gzip": gzip.compress,
+    "zstd": zstd,
+    "CRLF": lambda data: data.replace(b"\n", b"\r\n"),
+    "BOM": lambda data: b"\xef\xbb\xbf" + data,
+    "UTF-16": lambda data: data.decode().encode("utf-16"),
+    "no last line end": lambda data: data.rstrip(b"\n"),
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("name", NAMES)
+def test_packed_and_otherwise_encoded_logs_are_the_same(
+    name: str, variant: str, samples: dict[str, bytes], make_log: MakeLog
+) -> None:
+    if name == "tensorboard" and variant not in ("gzip", "zstd"):
+        pytest.skip("no text")
+    log = make_log(VARIANTS[variant](samples[name]))
+    chosen = choose(log)
+    assert chosen is not None
+    assert chosen.name == name
+    assert told(chosen.read(log)) == told(chosen.read(make_log(samples[name])))
 
 
 @pytest.mark.parametrize("name", NAMES)

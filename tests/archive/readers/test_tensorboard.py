@@ -243,6 +243,15 @@ def test_many_tags_are_refused(make_log: MakeLog, events: Any, monkeypatch: Any)
         READER.read(log)
 
 
+def test_many_values_are_refused(make_log: MakeLog, events: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("planner.archive.readers.tensorboard.MAX_VALUES", 3)
+    log = make_log(
+        events.start() + b"".join(events.event(i, events.value("t", 1.0)) for i in range(5))
+    )
+    with pytest.raises(LogError, match="more than 3 values"):
+        READER.read(log)
+
+
 def test_other_records_are_not_event_files(make_log: MakeLog, events: Any) -> None:
     assert not READER.recognizes(make_log(events.record(b"an example")))
     assert not READER.recognizes(make_log(b""))
