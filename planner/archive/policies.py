@@ -9,6 +9,7 @@ does is the earlier part, wherever it stands.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -166,7 +167,7 @@ def _segments(steps: Steps, appended: bool) -> tuple[NDArray[np.int32], bool]:
     if len(edges) > 10_000:
         # no run restarts this often: rows in no order at all
         return np.zeros(len(steps), np.int32), True
-    parts = [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [(int(a), int(b)) for a, b in pairwise(edges)]
     ranks = list(range(len(parts)))
     if not appended:
         ranks.sort(key=lambda i: int(steps[parts[i][0] : parts[i][1]].max()))
@@ -208,13 +209,14 @@ def decimals(values: Values, finite: Mask) -> int | None:
 
     Told from the numbers themselves: the fewest decimals to which all of a sample are rounded.
     """
-    digits: int | None = 0
+    digits = 0
     first = values[finite] if not finite.all() else values
     for size in (32, _SAMPLE):
         sample = first[:: max(1, len(first) // size)][:size]
-        digits = _rounded(sample, digits)
-        if digits is None:
+        found = _rounded(sample, digits)
+        if found is None:
             return None
+        digits = found
     return digits
 
 

@@ -32,7 +32,9 @@ def parse_json(text: str) -> Any:
         raise ValueError("is nested too deep") from None
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "", depth: int = 0) -> Iterator[tuple[str, Any]]:
+def flatten(
+    value: Mapping[str, Any], prefix: str = "", depth: int = 0
+) -> Iterator[tuple[str, Any]]:
     """Yield the leaves of nested objects, their names joined by slashes."""
     for key, item in value.items():
         name = f"{prefix}{key}"

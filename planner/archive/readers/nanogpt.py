@@ -17,11 +17,12 @@ _LLMC_FILE = re.compile(r"^s:(\d{1,15}) ((?:tel|trl|eval):.*)$", re.IGNORECASE)
 _MODDED = re.compile(r"^step:(\d{1,15})(?:/(\d{1,15}))? (.*(?:train|val)_loss:.*)$", re.IGNORECASE)
 _PAIR = re.compile(rf"(\w+):{_N}(ms|s)?(?=\s|$)", re.IGNORECASE)
 # nanoGPT: "iter 10: loss 2.3, time 12.30ms, mfu 3.1%", "step 250: train loss 2.1, val loss 2.2"
-_NANO_ITER = re.compile(rf"^iter (\d{1,15}): loss {_N}, (.*)$", re.IGNORECASE)
-_NANO_EVAL = re.compile(rf"^step (\d{1,15}): train loss {_N}, val loss {_N}", re.IGNORECASE)
+_NANO_ITER = re.compile(rf"^iter (\d{{1,15}}): loss {_N}, (.*)$", re.IGNORECASE)
+_NANO_EVAL = re.compile(rf"^step (\d{{1,15}}): train loss {_N}, val loss {_N}", re.IGNORECASE)
 # llm.c's screen: "step  150/19560 | loss 4.5 (+1.2z)| norm 1.2 (-0.1z)| lr 3.0e-04 | ..."
 _LLMC_SCREEN = re.compile(
-    rf"^step\s+(\d{1,15})/(\d{1,15}) \| (?:train )?loss {_N}.*?(?:\| norm {_N}.*?)?(?:\| lr {_N}.*)?$",
+    rf"^step\s+(\d{{1,15}})/(\d{{1,15}}) \| (?:train )?loss {_N}"
+    rf"(?:.*?\| norm {_N})?(?:.*?\| lr {_N})?.*$",
     re.IGNORECASE,
 )
 _LLMC_VAL = re.compile(rf"^val loss:? {_N}$", re.IGNORECASE)
@@ -30,6 +31,7 @@ _NAMES = {"trl": "train_loss", "tel": "val_loss", "eval": "eval/hellaswag/accura
 # how long a step took is no quantity of the training
 _CLOCKS = {"train_time", "step_avg", "time"}
 _LINES = (_LLMC_FILE, _MODDED, _NANO_ITER, _NANO_EVAL, _LLMC_SCREEN)
+_FIRST = frozenset("sSiI")  # spares most lines of other formats five patterns
 _HEAD_LINES = 2000
 
 
@@ -43,7 +45,8 @@ class NanoGptReader:
         """Return whether at least two of the first lines are of one of the formats."""
         found = 0
         for line in log.head_lines[:_HEAD_LINES]:
-            found += any(pattern.match(line) for pattern in _LINES)
+            if line[:1] in _FIRST:
+                found += any(pattern.match(line) for pattern in _LINES)
             if found >= 2:
                 return True
         return found == 1 and len(log.head_lines) <= 2

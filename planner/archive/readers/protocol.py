@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from planner.archive.record import LoggedRun
@@ -29,7 +30,7 @@ class Log:
         """The first bytes, decompressed."""
         return self.source.head
 
-    @property
+    @cached_property
     def head_lines(self) -> list[str]:
         """The first whole lines of text, or the first part of a very long one."""
         text = decode(self.head)
