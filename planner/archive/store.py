@@ -1,6 +1,6 @@
 """The archive's folder: written whole or not at all, the same bytes in whatever order.
 
-Runs are spread over 256 buckets by what they were read from. A bucket is a pair of files that
+Runs are spread over 64 buckets by what they were read from. A bucket is a pair of files that
 depends on nothing but the runs in it, so a rerun after an interruption ends with the bytes of an
 undisturbed one. Both files are first written elsewhere; a note that they are complete makes the
 change: whoever opens the archive next carries out what the note announces.
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
-BUCKETS = 256
+BUCKETS = 64
 _MARK = "archive.json"
 _PARTS = ("points", "runs")  # in the order in which they are moved into place
 _CHUNK = 1 << 20  # points of a row group; a run is never split
@@ -56,7 +56,7 @@ class Stored:
 
 def bucket_of(unit: str) -> int:
     """Return the bucket of what was read from one set of files, by its id."""
-    return int(unit[:2], 16)
+    return int(unit[:2], 16) % BUCKETS
 
 
 class Archive:
