@@ -108,6 +108,8 @@ def repair(table: Table, policy: Policy) -> Repaired:
         keep = column.present if order is None or column.present is None else column.present[order]
         made = _series(steps, values, tokens, segments, keep, superseded, policy)
         made.window = table.window
+        if column.decimals is not None:
+            made.decimals = column.decimals
         done.series[name] = made
     return done
 

@@ -24,10 +24,12 @@ class Column:
     Attributes:
         values: One number a row; not-a-number and infinities as they were logged.
         present: Which rows logged it; None if all did.
+        decimals: Decimals that the log printed, where the text shows them; None if unknown.
     """
 
     values: Values
     present: Mask | None = None
+    decimals: int | None = None
 
 
 @dataclass(slots=True)

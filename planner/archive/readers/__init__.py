@@ -6,18 +6,34 @@ from functools import cache
 from importlib.metadata import entry_points
 
 from planner.archive.errors import MappingError
+from planner.archive.readers.cerebras import CerebrasReader
 from planner.archive.readers.csv_table import CsvReader
+from planner.archive.readers.hf_trainer import HfTrainerReader
 from planner.archive.readers.jsonl import JsonLinesReader
+from planner.archive.readers.megatron import MegatronReader
 from planner.archive.readers.nanogpt import NanoGptReader
 from planner.archive.readers.protocol import Log, Reader
+from planner.archive.readers.tensorboard import TensorBoardReader
+from planner.archive.readers.wandb_chart import WandbChartReader
+from planner.archive.readers.wandb_dump import WandbDumpReader
+from planner.archive.readers.wandb_history import WandbHistoryReader
+from planner.archive.readers.wandb_runs import WandbRunsReader
 from planner.errors import did_you_mean
 
 __all__ = ["Log", "Reader", "choose", "reader_named", "reader_names"]
 
 # The first that recognizes a file reads it: the stricter a format's signature, the earlier.
 _READERS: tuple[Reader, ...] = (
+    TensorBoardReader(),
+    HfTrainerReader(),
+    WandbDumpReader(),
     JsonLinesReader(),
+    MegatronReader(),
+    CerebrasReader(),
     NanoGptReader(),
+    WandbRunsReader(),
+    WandbChartReader(),
+    WandbHistoryReader(),
     CsvReader(),
 )
 

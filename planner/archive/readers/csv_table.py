@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from planner.archive.readers.protocol import Log
 
 MAX_COLUMNS = 10_000
+# What pandas calls the column of row numbers that it writes without a name.
+_ROW_NUMBERS = "Unnamed: 0"
 _DELIMITERS = ",;\t"
 _SAMPLE_ROWS = 5
 
@@ -98,6 +100,8 @@ def header(log: Log) -> tuple[list[str], str] | None:
         if delimiter not in first:
             continue
         names = _cells(first, delimiter)
+        if names and not names[0]:
+            names[0] = _ROW_NUMBERS
         if len(names) < 2 or not all(names) or any(_number(name) for name in names):
             continue
         # prose has commas too, but not as many in every line
@@ -146,6 +150,11 @@ def read_sheet(log: Log) -> Sheet:
     data = log.source.read()
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = decode(data).encode()
+    elif not data.isascii():
+        try:
+            data.decode()
+        except UnicodeDecodeError:
+            data = data.decode("latin1").encode()
     names = _unique(names)
     ragged = 0
 
@@ -154,7 +163,7 @@ def read_sheet(log: Log) -> Sheet:
         ragged += 1
         return "skip"
 
-    def parse(types: dict[str, Any] | None, encoding: str = "utf8") -> pa.Table:
+    def parse(types: dict[str, Any] | None) -> pa.Table:
         nonlocal ragged
         ragged = 0
         return arrow.read_csv(
@@ -163,7 +172,6 @@ def read_sheet(log: Log) -> Sheet:
                 use_threads=False,
                 column_names=names,
                 skip_rows=1,
-                encoding=encoding,
                 block_size=max(1 << 20, min(len(data) + 1, MAX_LINE_BYTES)),
             ),
             parse_options=arrow.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
@@ -179,8 +187,8 @@ def read_sheet(log: Log) -> Sheet:
         try:
             table = parse(None)
         except pa.ArrowInvalid:
-            # a column turns from numbers to text further down, or the text is of another encoding
-            table = parse(dict.fromkeys(names, pa.string()), "latin1")
+            # a column turns from numbers to text further down
+            table = parse(dict.fromkeys(names, pa.string()))
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise LogError(f"is not a CSV table: {reason}") from None
@@ -231,7 +239,7 @@ def sheet_run(sheet: Sheet, log: Log, step: str) -> LoggedRun:
     tokens_name = log.fields.get("tokens") or next((n for n in TOKEN_NAMES if n in sheet.names), "")
     table = Table(steps if good is None else steps[good], {}, appended=False)
     for name in sheet.names:
-        if name == step or name.lower() in LOGGER_NAMES:
+        if name in (step, _ROW_NUMBERS) or name.lower() in LOGGER_NAMES:
             continue
         column = sheet.numbers(name)
         if column is None:
