@@ -133,10 +133,12 @@ def _run(group: Group, label: str, logged: list[tuple[Surveyed, LoggedRun]]) -> 
     first = [series[name].series for name in names]
     metadata = _metadata(logged, dict(zip(names, first, strict=True)))
     run_id = hashlib.sha256(f"{group.unit}\n{label}".encode("utf-8", "surrogatepass"))
-    own_names = [run.name for _, run in logged if run.name]
-    name = own_names[0] if own_names else run_name(group.key)
-    if label and not own_names:
+    name = run_name(group.key)
+    own = next((run.name for _, run in logged if run.name), None)
+    if label:
         name = f"{name}/{label}"
+    elif own is not None:
+        name = name[: name.rfind("/") + 1] + own
     facts = metadata.facts
     policy = logged[0][0].applied.policy
     starts = [boundary for repaired in done for boundary in repaired.boundaries]

@@ -32,6 +32,7 @@ BUCKETS = 64
 _MARK = "archive.json"
 _PARTS = ("points", "runs")  # in the order in which they are moved into place
 _CHUNK = 1 << 20  # points of a row group; a run is never split
+_COLUMNS = ("run", "series", "step", "tokens", "value", "segment")
 _WORK = ".work"
 
 
@@ -387,8 +388,8 @@ class _Points:
         self._writer = pq.ParquetWriter(
             self._path,
             points_schema(),
-            compression="zstd",
-            compression_level=1,
+            # values are mostly noise: there zstd gains little for its time
+            compression={name: "lz4" if name == "value" else "zstd" for name in _COLUMNS},
             use_dictionary=["run", "series"],
             column_encoding={
                 "step": "DELTA_BINARY_PACKED",

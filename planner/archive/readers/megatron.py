@@ -50,6 +50,8 @@ class MegatronReader:
 
     def recognizes(self, log: Log) -> bool:
         """Return whether the head holds a line of progress, or a block of dotted arguments."""
+        if b"iteration" not in log.utf8_head and b"arguments" not in log.utf8_head:
+            return False  # spares other formats two patterns a line
         dotted = False
         for line in short_head(log):
             match = _ITERATION.search(line)

@@ -75,8 +75,8 @@ class NanoGptReader:
 
         A log that starts with its program's source is looked at further down, too.
         """
-        lines = short_head(log)
-        if _count(lines) >= (1 if len(lines) <= 2 else 2):
+        lines = short_head(log) if _hinted(log.utf8_head) else []
+        if lines and _count(lines) >= (1 if len(lines) <= 2 else 2):
             return True
         if len(log.head) < HEAD_BYTES or not _CODE.search(decode(log.head[:4096])):
             return False
@@ -124,6 +124,12 @@ class NanoGptReader:
             config["num_parameters"] = sum(params.values())
         _batch(config)
         return [LoggedRun([rows.table()], config=config)]
+
+
+def _hinted(head: bytes) -> bool:
+    """Return whether a line may be of one of the formats; spares other formats the patterns."""
+    low = b"\n" + head.lower()
+    return any(start in low for start in (b"\ns:", b"\nstep:", b"\nstep ", b"\niter "))
 
 
 def _count(lines: list[str]) -> int:
