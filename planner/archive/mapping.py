@@ -6,7 +6,7 @@ import fnmatch
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -136,7 +136,7 @@ class Applied:
     run: str | None = None
     fields: tuple[tuple[str, str], ...] = ()
     facts: tuple[tuple[str, Any], ...] = ()
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
 
 
 class Mapping:

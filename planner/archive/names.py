@@ -143,8 +143,8 @@ _GENERIC = re.compile(
 _ENDINGS = re.compile(r"(\.(gz|zst|csv|tsv|jsonl?|ndjson|txt|log|out|err))+$", re.IGNORECASE)
 
 
-def run_name(source: str) -> str:
-    """Return the name of the run in a file: its path without the first folder and the endings.
+def group_key(source: str) -> str:
+    """Return what the files of one run have in common: the path without what says nothing.
 
     Args:
         source: Path of the file, starting with the name of the folder that was asked for.
@@ -152,9 +152,12 @@ def run_name(source: str) -> str:
     parts = [part for part in source.split("/") if part]
     stem = _ENDINGS.sub("", parts[-1]) or parts[-1]
     folders = parts[:-1]
-    if _GENERIC.fullmatch(stem) and folders:
-        return "/".join(folders[1:]) or folders[0]
-    return "/".join([*folders[1:], stem])
+    return "/".join(folders if _GENERIC.fullmatch(stem) and folders else [*folders, stem])
+
+
+def run_name(key: str) -> str:
+    """Return the name of a run: its key without the first folder, which is the user's own."""
+    return key.partition("/")[2] or key
 
 
 def printable(name: str, limit: int = 300) -> str:
@@ -163,3 +166,29 @@ def printable(name: str, limit: int = 300) -> str:
         name = "".join(c if c.isprintable() else repr(c)[1:-1] for c in name)
     name = name.encode("utf-8", "replace").decode()
     return name if len(name) <= limit else name[: limit - 3] + "..."
+
+
+_UNITS = {
+    "loss": "nats per token",
+    "perplexity": "1",
+    "accuracy": "fraction",
+    "lr": "1",
+    "grad_norm": "1",
+}
+
+
+def unit_of(series: str) -> str | None:
+    """Return the unit of a series, None if it is not known.
+
+    Losses are taken to be natural-log cross-entropies per token, which is what trainers log.
+    """
+    return _UNITS.get(series.rpartition("/")[2])
+
+
+def default_metric(series: Iterable[str]) -> str | None:
+    """Return a run's main curve: training loss, else its only evaluation loss, else None."""
+    names = set(series)
+    if "train/loss" in names:
+        return "train/loss"
+    losses = [name for name in names if name.startswith("eval/") and name.endswith("/loss")]
+    return losses[0] if len(losses) == 1 else None

@@ -9,6 +9,7 @@ does is the earlier part, wherever it stands.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 _JITTER_ROWS = 4
 _DECIMALS = 8
+_FEW = 8
 _SAMPLE = 1000
 
 
@@ -168,7 +170,7 @@ def _segments(steps: Steps, appended: bool) -> tuple[NDArray[np.int32], bool]:
     if len(edges) > 10_000:
         # no run restarts this often: rows in no order at all
         return np.zeros(len(steps), np.int32), True
-    parts = [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    parts = [(int(a), int(b)) for a, b in pairwise(edges)]
     ranks = list(range(len(parts)))
     if not appended:
         ranks.sort(key=lambda i: int(steps[parts[i][0] : parts[i][1]].max()))
@@ -210,20 +212,19 @@ def decimals(values: Values, finite: Mask) -> int | None:
 
     Told from the numbers themselves: the fewest decimals to which all of a sample are rounded.
     """
-    digits: int | None = 0
     first = values[finite] if not finite.all() else values
-    for size in (32, _SAMPLE):
-        sample = first[:: max(1, len(first) // size)][:size]
-        digits = _rounded(sample, digits)
-        if digits is None:
-            return None
-    return digits
-
-
-def _rounded(sample: Values, least: int) -> int | None:
-    if not len(sample):
-        return None
+    few = first[:: max(1, len(first) // _FEW)][:_FEW].tolist()
+    least = max(map(_digits, few), default=_DECIMALS + 1)
+    sample = first[:: max(1, len(first) // _SAMPLE)][:_SAMPLE]
     for digits in range(least, _DECIMALS + 1):
         if (np.abs(sample - np.round(sample, digits)) <= 1e-15 * np.abs(sample)).all():
             return digits
     return None
+
+
+def _digits(value: float) -> int:
+    """Return how many decimals the shortest text of a number has."""
+    mantissa, _, exponent = repr(value).partition("e")
+    fraction = mantissa.partition(".")[2]
+    shown = 0 if fraction == "0" else len(fraction)
+    return max(0, shown - int(exponent or 0))

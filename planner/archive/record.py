@@ -5,6 +5,7 @@ Nothing is repaired here. Stitching, duplicates and missing values are `planner.
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -83,8 +84,9 @@ class RowCollector:
     """
 
     def __init__(self, *, tokens: tuple[str, ...] = (), appended: bool = True) -> None:
-        self._steps: list[int] = []
-        self._columns: dict[str, tuple[list[int], list[float]]] = {}
+        # arrays, not lists: a number takes 8 bytes, not 32
+        self._steps = array("q")
+        self._columns: dict[str, tuple[array[int], array[float]]] = {}
         self._tokens = tokens
         self._appended = appended
 
@@ -99,7 +101,7 @@ class RowCollector:
         for name, value in values.items():
             column = columns.get(name)
             if column is None:
-                column = columns[name] = ([], [])
+                column = columns[name] = (array("q"), array("d"))
             column[0].append(row)
             column[1].append(value)
 
@@ -123,7 +125,7 @@ class RowCollector:
             if len(rows) == n:
                 full[:] = values
             else:
-                index = np.asarray(rows)
+                index = np.frombuffer(rows, np.int64)
                 full[index] = values
                 present = np.zeros(n, np.bool_)
                 present[index] = True
@@ -131,5 +133,5 @@ class RowCollector:
                 tokens = full
             else:
                 columns[name] = Column(full, present)
-        steps = np.asarray(self._steps, np.int64)
+        steps = np.array(self._steps, np.int64)
         return Table(steps, columns, tokens, self._appended, window)

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 SCHEMA = "planner.archive/1"
-_METADATA = {b"planner.archive": SCHEMA.encode()}
+METADATA = {"planner.archive": SCHEMA}
 
 
 @cache
@@ -28,7 +28,6 @@ def points_schema() -> Any:
             pa.field("value", pa.float64()),
             pa.field("segment", pa.int32(), nullable=False),
         ],
-        _METADATA,
     )
 
 
@@ -47,6 +46,7 @@ def series_type() -> Any:
             ("superseded", pa.int64()),
             ("first_step", pa.int64()),
             ("last_step", pa.int64()),
+            ("first", pa.float64()),
             ("last", pa.float64()),
             ("decimals", pa.int32()),
             ("window", pa.int64()),
@@ -85,6 +85,8 @@ def runs_schema() -> Any:
             ("parent_run", text),
             ("branch_step", whole),
             ("resumed_from", text),
+            ("metric", text),
+            ("final", real),
             ("points", whole),
             ("first_step", whole),
             ("last_step", whole),
@@ -102,5 +104,4 @@ def runs_schema() -> Any:
             ("content", texts),
             ("sizes", pa.list_(whole)),
         ],
-        _METADATA,
     )

@@ -15,7 +15,7 @@ import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, cast
 
 from planner.archive.errors import LogError
 from planner.units import format_bytes
@@ -92,7 +92,7 @@ class Source:
                 raw.seek(0)
             if magic.startswith(_GZIP):
                 with gzip.GzipFile(fileobj=raw) as unpacked:
-                    yield unpacked
+                    yield cast("IO[bytes]", unpacked)
             elif magic == _ZSTD:
                 import pyarrow as pa
 

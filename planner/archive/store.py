@@ -1,9 +1,9 @@
 """The archive's folder: written whole or not at all, the same bytes in whatever order.
 
-Runs are spread over 256 buckets by the digest of what they were read from. A bucket is a pair of
-files that depends on nothing but the runs in it, so a rerun after an interruption ends with the
-bytes of an undisturbed one. Points are moved into place before the runs that own them: a run that
-is listed is whole.
+Runs are spread over 64 buckets by what they were read from. A bucket is a pair of files that
+depends on nothing but the runs in it, so a rerun after an interruption ends with the bytes of an
+undisturbed one. Both files are first written elsewhere; a note that they are complete makes the
+change: whoever opens the archive next carries out what the note announces.
 """
 
 from __future__ import annotations
@@ -21,16 +21,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.archive.errors import ArchiveError
-from planner.archive.schema import SCHEMA, points_schema, runs_schema
+from planner.archive.schema import METADATA, SCHEMA, points_schema, runs_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
-BUCKETS = 256
+BUCKETS = 64
 _MARK = "archive.json"
-_ROW_GROUP = 1 << 20
+_PARTS = ("points", "runs")  # in the order in which they are moved into place
+_CHUNK = 1 << 20  # points of a row group; a run is never split
+_COLUMNS = ("run", "series", "step", "tokens", "value", "segment")
 _WORK = ".work"
 
 
@@ -54,8 +56,8 @@ class Stored:
 
 
 def bucket_of(unit: str) -> int:
-    """Return the bucket of what was read from one set of files, by its digest."""
-    return int(unit[:2], 16)
+    """Return the bucket of what was read from one set of files, by its id."""
+    return int(unit[:2], 16) % BUCKETS
 
 
 class Archive:
@@ -71,6 +73,7 @@ class Archive:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         _check(self.path)
+        self._recover()
 
     @classmethod
     def create(cls, path: str | os.PathLike[str]) -> Archive:
@@ -83,13 +86,18 @@ class Archive:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / _MARK).exists():
-                if any(not entry.name.startswith(".") for entry in folder.iterdir()):
-                    raise ArchiveError("is a folder of other files, wanted an archive", file=str(path))
+                ours = {*_PARTS, _MARK}
+                if any(e.name not in ours and e.name[0] != "." for e in folder.iterdir()):
+                    raise ArchiveError(
+                        "is a folder of other files, wanted an archive", file=str(path)
+                    )
                 text = json.dumps({"schema": SCHEMA, "buckets": BUCKETS}) + "\n"
-                _replace(folder / _MARK, folder / f".{_MARK}", text.encode())
-            for part in ("runs", "points", _WORK):
+                temporary = folder / f".{_MARK}.{os.getpid()}"
+                temporary.write_text(text)
+                _commit(temporary, folder / _MARK)
+            for part in (*_PARTS, _WORK):
                 (folder / part).mkdir(exist_ok=True)
-        except FileExistsError:
+        except (FileExistsError, NotADirectoryError):
             raise ArchiveError("is a file, wanted a folder", file=str(path)) from None
         except OSError as error:
             raise ArchiveError(f"cannot be written: {error.strerror}", file=str(path)) from None
@@ -100,26 +108,32 @@ class Archive:
 
         Args:
             columns: Which columns; all if None.
+
+        Raises:
+            ArchiveError: If a file of the archive is damaged.
         """
         import pyarrow as pa
         import pyarrow.compute as pc
 
         wanted = None if columns is None else sorted({*columns, "run", "name"})
-        tables = [t for t in map(lambda f: _read(f, wanted), self._files("runs")) if t is not None]
+        tables = [t for t in (_read(f, wanted) for f in self._files("runs")) if t is not None]
         schema = runs_schema()
         if wanted is not None:
-            schema = pa.schema([schema.field(name) for name in wanted], schema.metadata)
+            schema = pa.schema([schema.field(name) for name in wanted])
         table = pa.concat_tables(tables) if tables else schema.empty_table()
         return table.take(pc.sort_indices(table, [("name", "ascending"), ("run", "ascending")]))
 
     def points(
         self, runs: Sequence[str] | None = None, series: Sequence[str] | None = None
     ) -> pa.Table:
-        """Return points in long form, run by run.
+        """Return points in long form, run by run; each series in order of its steps.
 
         Args:
             runs: Ids of the runs; all if None.
             series: Names of the series; all if None.
+
+        Raises:
+            ArchiveError: If a file of the archive is damaged.
         """
         import pyarrow as pa
         import pyarrow.dataset as dataset
@@ -129,14 +143,75 @@ class Archive:
             zip(listed.column("run").to_pylist(), listed.column("unit").to_pylist(), strict=True)
         )
         if runs is not None:
-            chosen = {run: unit for run, unit in chosen.items() if run in set(runs)}
+            asked = set(runs)
+            chosen = {run: unit for run, unit in chosen.items() if run in asked}
         files = sorted({str(self._file("points", bucket_of(unit))) for unit in chosen.values()})
         if not files:
             return points_schema().empty_table()
         condition = dataset.field("run").isin(pa.array(sorted(chosen), pa.string()))
         if series is not None:
             condition &= dataset.field("series").isin(pa.array(list(series), pa.string()))
-        return dataset.dataset(files, points_schema()).to_table(filter=condition)
+        try:
+            return dataset.dataset(files, points_schema()).to_table(filter=condition)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ArchiveError(f"is damaged: {_short(error)}", file=str(self.path)) from None
+
+    def update(
+        self,
+        bucket: int,
+        units: Mapping[str, Callable[[list[dict[str, Any]]], list[Stored] | None]],
+    ) -> None:
+        """Put what was read into a bucket, in place of what it held of the same units.
+
+        Both what is there and what is new pass through memory run by run.
+
+        Args:
+            bucket: Number of the bucket.
+            units: Unit to what returns its runs, given the rows that the archive has of it; None
+                leaves these as they are.
+
+        Raises:
+            ArchiveError: If the bucket is damaged or cannot be written.
+        """
+        with self.locked(bucket):
+            self._settle(bucket)
+            try:
+                self._rewrite(bucket, units)
+            except OSError as error:
+                reason = error.strerror or _short(error)
+                raise ArchiveError(f"cannot be written: {reason}", file=str(self.path)) from None
+
+    def link(self, bucket: int, parents: Mapping[str, tuple[str | None, int | None]]) -> None:
+        """Set the parent and branch step of some runs of a bucket.
+
+        Raises:
+            ArchiveError: If the bucket is damaged or cannot be written.
+        """
+        with self.locked(bucket):
+            self._settle(bucket)
+            table = _read(self._file("runs", bucket))
+            if table is None:
+                return
+            rows = table.to_pylist()
+            for row in rows:
+                if row["run"] in parents:
+                    row["parent_run"], row["branch_step"] = parents[row["run"]]
+            temporary = self._temporary("runs", bucket)
+            _write_runs(rows, temporary)
+            _commit(temporary, self._file("runs", bucket))
+
+    @contextmanager
+    def locked(self, bucket: int) -> Iterator[None]:
+        """Keep every other process out of a bucket; a lock dies with the process that holds it."""
+        try:
+            stream = open(self.path / _WORK / "lock", "ab")  # noqa: SIM115
+        except OSError as error:
+            raise ArchiveError(
+                f"cannot be written: {error.strerror}", file=str(self.path)
+            ) from None
+        with stream:
+            fcntl.lockf(stream, fcntl.LOCK_EX, 1, bucket)
+            yield
 
     def _files(self, part: str) -> list[Path]:
         try:
@@ -147,119 +222,63 @@ class Archive:
     def _file(self, part: str, bucket: int) -> Path:
         return self.path / part / f"{bucket:02x}.parquet"
 
-    @contextmanager
-    def locked(self, bucket: int) -> Iterator[None]:
-        """Keep every other process out of a bucket; a lock dies with the process that holds it."""
-        with open(self.path / _WORK / "lock", "ab") as stream:
-            fcntl.lockf(stream, fcntl.LOCK_EX, 1, bucket)
-            yield
+    def _temporary(self, part: str, bucket: int) -> Path:
+        return self.path / _WORK / f"{part}-{bucket:02x}"
 
-    def load(self, bucket: int) -> list[Stored]:
-        """Return the runs of a bucket, with their points."""
-        runs = _read(self._file("runs", bucket))
-        if runs is None or not runs.num_rows:
-            return []
-        points = _read(self._file("points", bucket), ["run", "step", "tokens", "value", "segment"])
-        if points is None:
-            raise ArchiveError("lacks the points of its runs", file=str(self.path))
-        steps = points.column("step").to_numpy()
-        values = points.column("value").to_numpy()
-        tokens = points.column("tokens").to_numpy().astype(np.float64)
-        segments = points.column("segment").to_numpy()
-        # points may already hold runs that are not listed: an ingest was stopped between the two
-        places = _places(points.column("run").combine_chunks())
-        result = []
-        for row in runs.to_pylist():
-            start, stop = places.get(row["run"], (0, 0))
-            if stop - start != row["points"]:
-                raise ArchiveError(f"lacks points of run {row['run']}", file=str(self.path))
-            part = slice(start, stop)
-            known = tokens[part]
-            starts = segments[part]
-            result.append(
-                Stored(
-                    row,
-                    steps[part],
-                    known if np.isfinite(known).any() else None,
-                    values[part],
-                    starts if starts.any() else None,
-                )
-            )
-        return result
-
-    def save(self, bucket: int, runs: list[Stored]) -> None:
-        """Write a bucket, in place of what it held; the caller holds its lock."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        runs = sorted(runs, key=lambda stored: (stored.row["unit"], stored.row["run"]))
-        points_file, runs_file = self._file("points", bucket), self._file("runs", bucket)
-        work = self.path / _WORK
-        try:
-            if not runs:
-                runs_file.unlink(missing_ok=True)
-                points_file.unlink(missing_ok=True)
-                return
-            temporary = work / f"points-{bucket:02x}"
-            pq.write_table(
-                _points(runs),
-                temporary,
-                row_group_size=_ROW_GROUP,
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=["run", "series"],
-                column_encoding={
-                    "step": "DELTA_BINARY_PACKED",
-                    "tokens": "DELTA_BINARY_PACKED",
-                    "value": "BYTE_STREAM_SPLIT",
-                    "segment": "DELTA_BINARY_PACKED",
-                },
-                write_statistics=["run", "series", "step"],
-                store_schema=False,
-            )
-            _commit(temporary, points_file)
-            self._save_runs(pa.Table.from_pylist([s.row for s in runs], runs_schema()), bucket)
-        except OSError as error:
-            raise ArchiveError(
-                f"cannot be written: {error.strerror or error}", file=str(self.path)
-            ) from None
-
-    def _save_runs(self, table: pa.Table, bucket: int) -> None:
-        import pyarrow.parquet as pq
-
-        temporary = self.path / _WORK / f"runs-{bucket:02x}"
-        pq.write_table(
-            table, temporary, compression="zstd", write_statistics=False, store_schema=False
-        )
-        _commit(temporary, self._file("runs", bucket))
-
-    def link(self, bucket: int, parents: dict[str, tuple[str | None, int | None]]) -> None:
-        """Set the parent and branch step of some runs of a bucket; the caller holds its lock."""
-        import pyarrow as pa
-
-        table = _read(self._file("runs", bucket))
-        if table is None:
+    def _rewrite(
+        self,
+        bucket: int,
+        units: Mapping[str, Callable[[list[dict[str, Any]]], list[Stored] | None]],
+    ) -> None:
+        held = _Held(self._file("runs", bucket), self._file("points", bucket))
+        rows: list[dict[str, Any]] = []
+        with _Points(self._temporary("points", bucket)) as out:
+            for unit in sorted({*held.rows, *units}):
+                old = held.rows.get(unit, [])
+                new = units[unit](old) if unit in units else None
+                runs = held.runs(unit) if new is None else iter(_by_id(new))
+                for stored in runs:
+                    out.add(stored)
+                    rows.append(stored.row)
+            changed = bool(rows)
+        held.close()
+        if not changed:
+            self._temporary("points", bucket).unlink()
             return
-        rows = table.to_pylist()
-        for row in rows:
-            if row["run"] in parents:
-                row["parent_run"], row["branch_step"] = parents[row["run"]]
-        self._save_runs(pa.Table.from_pylist(rows, runs_schema()), bucket)
+        _write_runs(rows, self._temporary("runs", bucket))
+        for part in _PARTS:
+            _flush(self._temporary(part, bucket))
+        self._temporary("commit", bucket).touch()
+        self._settle(bucket)
 
-    def sweep(self) -> None:
-        """Remove what an interrupted ingest left half written, unless it is being written now."""
-        for left in (self.path / _WORK).iterdir():
-            kind, dash, bucket = left.name.partition("-")
-            if not dash or kind not in ("points", "runs"):
-                continue
-            with open(self.path / _WORK / "lock", "ab") as stream:
-                try:
-                    fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(bucket, 16))
-                except OSError as error:
-                    if error.errno in (errno.EACCES, errno.EAGAIN):
-                        continue
-                    raise
-                left.unlink(missing_ok=True)
+    def _settle(self, bucket: int) -> None:
+        """Carry out a change that is complete; drop one that is not. The lock is held."""
+        note = self._temporary("commit", bucket)
+        if note.exists():
+            for part in _PARTS:
+                temporary = self._temporary(part, bucket)
+                if temporary.exists():
+                    os.replace(temporary, self._file(part, bucket))
+            note.unlink()
+        else:
+            for part in _PARTS:
+                self._temporary(part, bucket).unlink(missing_ok=True)
+
+    def _recover(self) -> None:
+        """Settle what interrupted ingests left, unless somebody is at it or we may not write."""
+        try:
+            left = sorted(
+                {entry.name[-2:] for entry in (self.path / _WORK).glob("*-[0-9a-f][0-9a-f]")}
+            )
+            for code in left:
+                with open(self.path / _WORK / "lock", "ab") as stream:
+                    fcntl.lockf(stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(code, 16))
+                    self._settle(int(code, 16))
+        except OSError as error:
+            if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EROFS, errno.EPERM):
+                raise ArchiveError(
+                    f"cannot be read: {error.strerror}", file=str(self.path)
+                ) from None
 
 
 def _check(path: Path) -> None:
@@ -268,8 +287,9 @@ def _check(path: Path) -> None:
     except (FileNotFoundError, NotADirectoryError):
         what = "is no archive" if path.exists() else "no such archive"
         raise ArchiveError(f"{what}; planner ingest makes one", file=str(path)) from None
-    except OSError as error:
-        raise ArchiveError(f"cannot be read: {error.strerror}", file=str(path)) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ArchiveError(f"cannot be read: {reason}", file=str(path)) from None
     try:
         mark = json.loads(data)
         schema = mark["schema"]
@@ -279,17 +299,129 @@ def _check(path: Path) -> None:
         raise ArchiveError(f"is of schema {schema!r}, wanted {SCHEMA}", file=str(path)) from None
 
 
-def _places(runs: Any) -> dict[str, tuple[int, int]]:
-    """Return where the points of each run start and stop; they lie together."""
-    encoded = runs if hasattr(runs, "dictionary") else runs.dictionary_encode()
-    codes = encoded.indices.to_numpy()
-    edges = np.flatnonzero(np.diff(codes)) + 1
-    starts = np.concatenate(([0], edges)) if len(codes) else edges
-    stops = np.concatenate((edges, [len(codes)]))
-    names = encoded.dictionary.to_pylist()
-    return {
-        names[codes[a]]: (int(a), int(b)) for a, b in zip(starts, stops, strict=False) if b > a
-    }
+class _Held:
+    """What a bucket holds, run by run in the order in which it lies there."""
+
+    def __init__(self, runs: Path, points: Path) -> None:
+        self.rows: dict[str, list[dict[str, Any]]] = {}
+        self._file: Any = None
+        self._name = str(points)
+        table = _read(runs)
+        if table is None or not table.num_rows:
+            return
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for row in table.to_pylist():
+            self.rows.setdefault(row["unit"], []).append(row)
+        # Where each run starts follows from the order: units, then runs, then their points.
+        self._at: dict[str, int] = {}
+        at = 0
+        for unit in self.rows:
+            for row in self.rows[unit]:
+                self._at[row["run"]] = at
+                at += row["points"]
+        try:
+            self._file = pq.ParquetFile(points)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise ArchiveError(f"is damaged: {_short(error)}", file=self._name) from None
+        if self._file.metadata.num_rows != at:
+            raise ArchiveError(
+                f"holds {self._file.metadata.num_rows:,} points, its runs say {at:,}",
+                file=self._name,
+            )
+        self._group, self._start, self._stop = -1, 0, 0
+        self._columns: tuple[Any, ...] = ()
+
+    def runs(self, unit: str) -> Iterator[Stored]:
+        """Yield the runs of a unit; units must be asked for in order."""
+        for row in self.rows.get(unit, []):
+            at = self._at[row["run"]]
+            while at + row["points"] > self._stop or (self._group < 0 and row["points"]):
+                self._next()
+            part = slice(at - self._start, at - self._start + row["points"])
+            steps, tokens, values, segments = (c[part] for c in self._columns)
+            yield Stored(
+                row,
+                steps,
+                tokens if np.isfinite(tokens).any() else None,
+                values,
+                segments if segments.any() else None,
+            )
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _next(self) -> None:
+        import pyarrow as pa
+
+        self._group += 1
+        try:
+            table = self._file.read_row_group(
+                self._group, ["step", "tokens", "value", "segment"], use_threads=False
+            )
+        except (pa.ArrowInvalid, OSError, IndexError) as error:
+            raise ArchiveError(f"is damaged: {_short(error)}", file=self._name) from None
+        self._start, self._stop = self._stop, self._stop + table.num_rows
+        self._columns = (
+            table.column("step").to_numpy(),
+            table.column("tokens").to_numpy().astype(np.float64),
+            table.column("value").to_numpy(),
+            table.column("segment").to_numpy(),
+        )
+
+
+class _Points:
+    """Writes points, as many whole runs at a time as make a row group."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._waiting: list[Stored] = []
+        self._count = 0
+        self._writer: Any = None
+
+    def __enter__(self) -> _Points:
+        import pyarrow.parquet as pq
+
+        self._writer = pq.ParquetWriter(
+            self._path,
+            points_schema(),
+            # values are mostly noise: there zstd gains little for its time
+            compression={name: "lz4" if name == "value" else "zstd" for name in _COLUMNS},
+            use_dictionary=["run", "series"],
+            column_encoding={
+                "step": "DELTA_BINARY_PACKED",
+                "tokens": "DELTA_BINARY_PACKED",
+                "value": "BYTE_STREAM_SPLIT",
+                "segment": "DELTA_BINARY_PACKED",
+            },
+            write_statistics=["run", "series", "step"],
+            store_schema=False,
+        )
+        return self
+
+    def __exit__(self, kind: Any, *_: object) -> None:
+        try:
+            if kind is None:
+                self._write()
+        finally:
+            self._writer.add_key_value_metadata(METADATA)
+            self._writer.close()
+
+    def add(self, stored: Stored) -> None:
+        """Add a run."""
+        self._waiting.append(stored)
+        self._count += len(stored.steps)
+        if self._count >= _CHUNK:
+            self._write()
+
+    def _write(self) -> None:
+        if self._waiting:
+            table = _points(self._waiting)
+            self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+            self._waiting, self._count = [], 0
 
 
 def _points(runs: list[Stored]) -> pa.Table:
@@ -338,6 +470,21 @@ def _points(runs: list[Stored]) -> pa.Table:
     )
 
 
+def _write_runs(rows: list[dict[str, Any]], path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    schema = runs_schema()
+    options = {"compression": "zstd", "write_statistics": False, "store_schema": False}
+    with pq.ParquetWriter(path, schema, **options) as writer:
+        writer.write_table(pa.Table.from_pylist(rows, schema))
+        writer.add_key_value_metadata(METADATA)
+
+
+def _by_id(runs: list[Stored]) -> list[Stored]:
+    return sorted(runs, key=lambda stored: stored.row["run"])
+
+
 def _read(path: Path, columns: list[str] | None = None) -> pa.Table | None:
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -349,16 +496,18 @@ def _read(path: Path, columns: list[str] | None = None) -> pa.Table | None:
     except FileNotFoundError:
         return None
     except (pa.ArrowInvalid, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ArchiveError(f"is damaged: {reason}", file=str(path)) from None
+        raise ArchiveError(f"is damaged: {_short(error)}", file=str(path)) from None
+
+
+def _short(error: Exception) -> str:
+    return " ".join(str(error).split())[:120]
+
+
+def _flush(path: Path) -> None:
+    with open(path, "rb") as stream:
+        os.fsync(stream.fileno())
 
 
 def _commit(temporary: Path, target: Path) -> None:
-    with open(temporary, "rb") as stream:
-        os.fsync(stream.fileno())
+    _flush(temporary)
     os.replace(temporary, target)
-
-
-def _replace(target: Path, temporary: Path, data: bytes) -> None:
-    temporary.write_bytes(data)
-    _commit(temporary, target)

@@ -28,13 +28,13 @@ _READERS: tuple[Reader, ...] = (
     HfTrainerReader(),
     WandbDumpReader(),
     JsonLinesReader(),
-    MegatronReader(),
-    CerebrasReader(),
-    NanoGptReader(),
     WandbRunsReader(),
     WandbChartReader(),
     WandbHistoryReader(),
     CsvReader(),
+    MegatronReader(),
+    CerebrasReader(),
+    NanoGptReader(),
 )
 
 

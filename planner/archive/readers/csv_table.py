@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +24,6 @@ MAX_COLUMNS = 10_000
 # What pandas calls the column of row numbers that it writes without a name.
 _ROW_NUMBERS = "Unnamed: 0"
 _DELIMITERS = ",;\t"
-_SAMPLE_ROWS = 5
 _MAX_CELLS = 4_000_000  # of a table of runs, whose cells are all text
 
 
@@ -93,7 +93,12 @@ def _lenient(column: Any) -> tuple[Values, Mask | None] | None:
 
 def header(log: Log) -> tuple[list[str], str] | None:
     """Return the column names and the delimiter, or None if this is no CSV with a header."""
-    lines = log.head_lines[: _SAMPLE_ROWS + 1]
+    found = _header(tuple(log.first_lines))
+    return None if found is None else (list(found[0]), found[1])
+
+
+@lru_cache(maxsize=4)
+def _header(lines: tuple[str, ...]) -> tuple[list[str], str] | None:
     if not lines or not lines[0].strip():
         return None
     first = lines[0].lstrip("\ufeff")

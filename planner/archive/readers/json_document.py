@@ -27,9 +27,11 @@ def outer_keys(log: Log) -> dict[str, str]:
     Returns:
         Key to the first character of its value, such as ``{`` or ``[``.
     """
+    keys: dict[str, str] = {}
+    if not log.is_json:
+        return keys
     text = decode(log.head).lstrip("\ufeff \t\r\n")
     level = {"{": 1, "[": 2}.get(text[:1])
-    keys: dict[str, str] = {}
     if level is None:
         return keys
     depth = 0

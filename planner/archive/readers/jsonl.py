@@ -88,6 +88,8 @@ class JsonLinesReader:
 
     def recognizes(self, log: Log) -> bool:
         """Return whether the first lines are objects and one of them has a step."""
+        if not log.is_json:
+            return False
         lines = [line for line in log.head_lines[:_HEAD_LINES] if line.strip()]
         if not lines or not lines[0].lstrip("\ufeff \t").startswith("{"):
             return False

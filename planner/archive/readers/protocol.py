@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from planner.archive.record import LoggedRun
@@ -29,7 +30,25 @@ class Log:
         """The first bytes, decompressed."""
         return self.source.head
 
-    @property
+    @cached_property
+    def utf8_head(self) -> bytes:
+        """The first bytes as UTF-8, whatever the encoding of the text; for quick looks."""
+        head = self.head
+        return decode(head).encode() if head[:2] in (b"\xff\xfe", b"\xfe\xff") else head
+
+    @cached_property
+    def is_json(self) -> bool:
+        """Whether the text may be JSON: it starts with a brace or a bracket."""
+        return self.utf8_head[:200].lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in (b"{", b"[")
+
+    @cached_property
+    def first_lines(self) -> list[str]:
+        """The first six whole lines, or the first part of a very long one."""
+        parts = self.utf8_head.split(b"\n", 6)
+        lines = decode(b"\n".join(parts[:6])).splitlines()
+        return lines if len(parts) > 6 or self.head.endswith(b"\n") else lines[:-1] or lines
+
+    @cached_property
     def head_lines(self) -> list[str]:
         """The first whole lines of text, or the first part of a very long one."""
         text = decode(self.head)

@@ -42,10 +42,7 @@ def short_head(log: Log, *marks: bytes, count: int = 2000) -> list[str]:
         marks: Where none of these is in the head there are no lines: it is another format.
         count: How many lines at most.
     """
-    head = log.head
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        head = head.replace(b"\0", b"")  # ASCII in UTF-16
-    if marks and not any(mark in head for mark in marks):
+    if marks and not any(mark in log.utf8_head for mark in marks):
         return []
     return [line for line in log.head_lines[:count] if len(line) <= MAX_LINE]
 
