@@ -9,6 +9,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from planner.archive.errors import LogError
+from planner.archive.remote import remote
 from planner.archive.source import Source
 
 if TYPE_CHECKING:
@@ -31,13 +32,14 @@ class Found:
 
 
 def discover(paths: Sequence[str | os.PathLike[str]]) -> Found:
-    """Return the files that some paths, folders and patterns name.
+    """Return the files that some paths, folders, patterns and URLs name.
 
     Names start with the folder that was named, so that they are the same wherever it lies. Hidden
     files, and archives of this program, are left out.
 
     Raises:
         LogError: If a path does not exist or a pattern matches nothing.
+        MissingExtraError: If a URL is named and fsspec, or its protocol's package, is missing.
     """
     found = Found()
     seen: set[str] = set()
@@ -45,6 +47,14 @@ def discover(paths: Sequence[str | os.PathLike[str]]) -> Found:
         text = os.fspath(given)
         if not text:
             raise LogError("got an empty path")
+        if "://" in text:
+            for source, named in remote(text):
+                if source.path not in seen:
+                    seen.add(source.path)
+                    found.sources.append(source)
+                    if named:
+                        found.named.add(source.path)
+            continue
         if os.path.lexists(text):
             matches = [text]
         else:

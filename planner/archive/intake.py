@@ -18,6 +18,7 @@ from planner.archive.names import group_key, printable
 from planner.archive.pool import Pool
 from planner.archive.store import Archive, bucket_of
 from planner.archive.survey import Surveyed, survey
+from planner.errors import PlannerError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -54,6 +55,7 @@ class Report:
         replaced: Names of runs that were in the archive and were read again, sorted.
         unchanged: How many runs were there already.
         points: How many points were written.
+        plans: How many plans were found, and are kept beside the runs.
         skipped: Name and reason of each file that is no log.
         failed: Name and reason of each file that should be one and could not be read.
     """
@@ -63,6 +65,7 @@ class Report:
     replaced: list[str] = field(default_factory=list)
     unchanged: int = 0
     points: int = 0
+    plans: int = 0
     skipped: list[tuple[str, str]] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
 
@@ -103,6 +106,7 @@ def ingest(
     tell = progress or _silent
     with Pool(workers if _large(found.sources) else 1) as pool:
         surveyed = _survey_all(found.sources, mapping or Mapping(), found.named, pool, tell)
+        _keep_plans(surveyed, target, report)
         groups = _groups(surveyed, report)
         waiting = _new(groups, target, report)
         _read_all(waiting, target, pool, tell, report)
@@ -166,6 +170,19 @@ def _large(sources: list[Source]) -> bool:
         if total > SMALL_BYTES:
             return True
     return False
+
+
+def _keep_plans(surveyed: list[Surveyed], archive: Archive, report: Report) -> None:
+    for item in surveyed:
+        if item.status == "plan":
+            from planner.plan import read_plan
+
+            try:
+                archive.keep_plan(read_plan(item.source.path))
+            except PlannerError as error:
+                report.failed.append((printable(item.source.name), error.message))
+            else:
+                report.plans += 1
 
 
 def _survey_all(

@@ -6,9 +6,11 @@ import fnmatch
 import json
 import operator
 import re
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from planner.archive.errors import ArchiveError
+from planner.archive.planned import match
 from planner.archive.schema import runs_schema
 from planner.errors import UnitError, did_you_mean
 from planner.units import parse_count
@@ -17,11 +19,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from planner.archive.store import Archive
+    from planner.plan import Plan
 
 _INTERNAL = ("unit", "settings", "content", "sizes")
 _JSON = ("policy", "origins", "config")
 _LONG = ("series", "unknown", "notes", "sources", "readers", "boundaries", *_JSON)
 _CONDITION = re.compile(r"\s*([\w.]+)\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
+_MATCHED = (
+    *("run_digest", "sources", "params", "tokens", "batch_tokens"),
+    *("total_steps", "seq_len", "lr", "config"),
+)
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -40,6 +47,7 @@ def list_runs(
     sort: str = "name",
     limit: int | None = None,
     columns: Sequence[str] | None = None,
+    plans: Sequence[Plan] = (),
 ) -> list[dict[str, Any]]:
     """Return runs as records.
 
@@ -50,6 +58,8 @@ def list_runs(
         sort: Field to sort by, what is not known last; a leading ``-`` reverses.
         limit: At most so many.
         columns: Fields to return; all but internal ones if None.
+        plans: Plans to match the runs to, besides those that the archive keeps. Each record then
+            has ``planned``: plan, family, run, digest, and what it was matched ``by``; or None.
 
     Raises:
         ArchiveError: If there is no such field, a condition cannot be read, or the archive is
@@ -65,12 +75,23 @@ def list_runs(
     if field in _LONG:
         raise ArchiveError(f"runs cannot be sorted by {field}")
     needed = {*wanted, field, *(name for name, _ in conditions)}
+    known_plans = [*archive.plans(), *plans]
+    if known_plans:
+        needed |= set(_MATCHED)
     rows = archive.runs([name for name in names if name in needed]).to_pylist()
     rows = [row for row in rows if all(holds(row[name]) for name, holds in conditions)]
     known = [row for row in rows if row[field] is not None]
     known.sort(key=lambda row: row[field], reverse=sort.startswith("-"))
     rows = known + [row for row in rows if row[field] is None]
-    return [record({name: row[name] for name in wanted}) for row in rows[:limit]]
+    records = []
+    for row in rows[:limit]:
+        found = record(row)
+        result = {name: found[name] for name in wanted}
+        if known_plans:
+            planned = match(found, known_plans)
+            result["planned"] = None if planned is None else asdict(planned)
+        records.append(result)
+    return records
 
 
 def record(row: dict[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import IO, TYPE_CHECKING, cast
 
 from planner.archive.errors import LogError
+from planner.archive.urls import open_url, url_size
 from planner.units import format_bytes
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 HEAD_BYTES = 64 * 1024
 MAX_BYTES = 2 * 1024**3  # of a file, decompressed; a longer log is split
 MAX_DOCUMENT_BYTES = 256 * 1024**2  # of a JSON document, whose values are all held at once
+MAX_SHEET_BYTES = 512 * 1024**2  # of a table, whose columns are all held at once
 MAX_LINE_BYTES = 16 * 1024**2
+MAX_RATIO = 200  # of decompressed to compressed bytes; logs come to 5 to 20
+_FREE_BYTES = 64 * 1024**2  # decompressed whatever the ratio
 _BLOCK = 1 << 20
 
 _GZIP = b"\x1f\x8b"
@@ -64,6 +68,11 @@ class Source:
     path: str
     name: str
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether the path is a URL."""
+        return "://" in self.path
+
     @cached_property
     def head(self) -> bytes:
         """The first bytes, decompressed.
@@ -82,10 +91,12 @@ class Source:
             LogError: If it cannot be opened.
         """
         with _reasons():
-            handle = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)
-            raw = os.fdopen(handle, "rb")
+            if self.is_remote:
+                raw = open_url(self.path)
+            else:
+                raw = os.fdopen(os.open(self.path, os.O_RDONLY | os.O_NONBLOCK), "rb")
         with raw:
-            if not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
+            if not self.is_remote and not stat.S_ISREG(os.fstat(raw.fileno()).st_mode):
                 raise LogError("is not a regular file")
             with _reasons():
                 magic = raw.read(4)
@@ -110,17 +121,31 @@ class Source:
         """
         total = 0
         with self.open() as stream:
+            packed = isinstance(stream, (gzip.GzipFile, _arrow_stream()))
+            most = max(_FREE_BYTES, MAX_RATIO * self._stored_bytes()) if packed else limit
             while True:
                 with _reasons():
                     block = stream.read(_BLOCK)
                 if not block:
                     return
                 total += len(block)
+                if total > most:
+                    raise LogError(
+                        f"expands to more than {MAX_RATIO} times its size, which no log does"
+                    )
                 if total > limit:
                     raise LogError(
                         f"holds more than {format_bytes(limit)} decompressed, which is the bound"
                     )
                 yield block
+
+    def _stored_bytes(self) -> int:
+        if self.is_remote:
+            return url_size(self.path)
+        try:
+            return os.stat(self.path).st_size
+        except (OSError, ValueError):
+            return 0
 
     def read(self, limit: int = MAX_BYTES) -> bytes:
         """Return all decompressed bytes; raises as `blocks`."""
@@ -180,6 +205,13 @@ def _reasons() -> Iterator[None]:
         if error.errno is None:  # pyarrow's decompressor
             raise LogError(f"is damaged: {_short(error)}") from None
         raise LogError(f"cannot be read: {error.strerror}") from None
+
+
+def _arrow_stream() -> type:
+    import pyarrow as pa
+
+    kind: type = pa.CompressedInputStream
+    return kind
 
 
 def _short(error: Exception) -> str:

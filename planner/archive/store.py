@@ -28,11 +28,14 @@ if TYPE_CHECKING:
 
     import pyarrow as pa
 
+    from planner.plan import Plan
+
 BUCKETS = 64
 _MARK = "archive.json"
 _PARTS = ("points", "runs")  # in the order in which they are moved into place
 _CHUNK = 1 << 20  # points of a row group; a run is never split
 _COLUMNS = ("run", "series", "step", "tokens", "value", "segment")
+_PLANS = "plans"
 _WORK = ".work"
 
 
@@ -86,7 +89,7 @@ class Archive:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if not (folder / _MARK).exists():
-                ours = {*_PARTS, _MARK}
+                ours = {*_PARTS, _PLANS, _MARK}
                 if any(e.name not in ours and e.name[0] != "." for e in folder.iterdir()):
                     raise ArchiveError(
                         "is a folder of other files, wanted an archive", file=str(path)
@@ -155,6 +158,31 @@ class Archive:
             return dataset.dataset(files, points_schema()).to_table(filter=condition)
         except (pa.ArrowInvalid, OSError) as error:
             raise ArchiveError(f"is damaged: {_short(error)}", file=str(self.path)) from None
+
+    def plans(self) -> list[Plan]:
+        """Return the plans that are kept beside the runs, in order of their digests.
+
+        Raises:
+            PlanFileError: If one was edited.
+        """
+        folder = self.path / _PLANS
+        if not folder.is_dir():
+            return []
+        from planner.plan import read_plan
+
+        return [read_plan(file) for file in sorted(folder.glob("*.json"))]
+
+    def keep_plan(self, plan: Plan) -> None:
+        """Keep a plan beside the runs, so that they are matched to it.
+
+        Raises:
+            OutputError: If it cannot be written.
+        """
+        from planner.plan import write_plan
+
+        (self.path / _PLANS).mkdir(exist_ok=True)
+        name = plan.digest.removeprefix("sha256:")
+        write_plan(plan, self.path / _PLANS / f"{name}.json")
 
     def update(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -11,14 +12,17 @@ from planner.archive.mapping import Applied, Sidecar, is_sidecar, read_sidecars
 from planner.archive.readers import choose, reader_named
 from planner.archive.readers.protocol import Log
 from planner.archive.source import HEAD_BYTES, Source, foreign, is_text
+from planner.units import format_bytes
 
 if TYPE_CHECKING:
     from planner.archive.mapping import Mapping
     from planner.archive.readers.protocol import Reader
 
 _TOO_DEEP = 100
+_PLAN = re.compile(rb'\s*\{\s*"schema":\s*"planner\.plan/')
+_JSON_LINES = re.compile(r"\.(jsonl|ndjson)(\.(gz|zst))?$", re.IGNORECASE)
 
-Status = Literal["log", "beside", "skipped", "failed"]
+Status = Literal["log", "beside", "plan", "skipped", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +31,8 @@ class Surveyed:
 
     Attributes:
         source: The file.
-        status: ``log``; ``beside`` if it describes a log; ``skipped`` if it is no log; ``failed``
-            if it is one, or should be, that cannot be read.
+        status: ``log``; ``beside`` if it describes a log; ``plan``; ``skipped`` if it is no log;
+            ``failed`` if it is one, or should be, that cannot be read.
         reason: Why it is skipped or failed.
         reader: Name of its reader.
         version: The reader's version.
@@ -73,11 +77,13 @@ def _survey(source: Source, mapping: Mapping, named: bool) -> Surveyed:
     if is_sidecar(source.name.rpartition("/")[2]):
         return Surveyed(source, "beside", "describes the runs beside it")
     head = source.head
+    if _PLAN.match(head):
+        return Surveyed(source, "plan", "is a plan")
     if not head:
         return Surveyed(source, "failed", "is empty")
     reader = _reader(Log(source, dict(applied.fields)), applied)
     if reader is None:
-        status, reason = _why_not(head)
+        status, reason = _why_not(head, source.name)
         return Surveyed(source, "failed" if named else status, reason)
     if len(head) < HEAD_BYTES:
         digest, size = hashlib.sha256(head).hexdigest(), len(head)
@@ -93,7 +99,7 @@ def _reader(log: Log, applied: Applied) -> Reader | None:
     return choose(log)
 
 
-def _why_not(head: bytes) -> tuple[Status, str]:
+def _why_not(head: bytes, name: str) -> tuple[Status, str]:
     """Return whether a file that no reader knows is harmless, and what it is."""
     kind = foreign(head)
     if kind is not None:
@@ -102,6 +108,8 @@ def _why_not(head: bytes) -> tuple[Status, str]:
         return "failed", "is neither text nor a known log format"
     if head.lstrip()[:1] in (b"{", b"[") and _depth(head) > _TOO_DEEP:
         return "failed", "is JSON nested too deep"
+    if len(head) >= HEAD_BYTES and b"\n" not in head and _JSON_LINES.search(name):
+        return "failed", f"its first line is longer than {format_bytes(HEAD_BYTES)}"
     return "skipped", "is text of no known log format"
 
 

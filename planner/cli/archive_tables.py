@@ -54,6 +54,8 @@ def print_report(report: Report, archive: str) -> None:
     if report.unchanged:
         parts.append(f"{report.unchanged:,} unchanged")
     print(f"{archive}: {', '.join(parts)}; {report.points:,} points from {report.files:,} files")
+    if report.plans:
+        print(f"{report.plans:,} plans are kept beside the runs")
     if report.skipped:
         count = len(report.skipped)
         print(f"{count:,} files are no logs; planner inspect says why")
@@ -62,8 +64,21 @@ def print_report(report: Report, archive: str) -> None:
 
 def print_runs(runs: Sequence[dict[str, Any]]) -> None:
     """Print runs, one a line, in columns; the name gives way where room is short."""
-    header = ("run", "name", "params", "tokens", "TPP", "tau", "lr", "final loss", "last step")
-    rows = [header]
+    header: tuple[str, ...] = (
+        "run",
+        "name",
+        "params",
+        "tokens",
+        "TPP",
+        "tau",
+        "lr",
+        "final loss",
+        "last step",
+    )
+    planned = bool(runs) and "planned" in runs[0]
+    if planned:
+        header = (*header, "planned as")
+    rows: list[tuple[str, ...]] = [header]
     for run in runs:
         rows.append(
             (
@@ -76,6 +91,7 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
                 _text(run["lr"], "{:.3g}".format),
                 _text(run["final"], "{:.4f}".format),
                 _text(run["last_step"], str),
+                *((_text(run["planned"], lambda p: f"{p['run']} ({p['by']})"),) if planned else ()),
             )
         )
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -139,7 +155,7 @@ def print_inspection(found: Inspected) -> None:
         if len(row["series"]) > _SHOWN:
             print(f"  and {len(row['series']) - _SHOWN} more series")
     for item in found.surveyed:
-        if item.status in ("skipped", "beside"):
+        if item.status in ("skipped", "beside", "plan"):
             print(f"not read: {_printable(item.source.name)}: {item.reason}")
     logs = sum(item.status == "log" for item in found.surveyed)
     print(f"{len(found.runs):,} runs in {logs:,} of {len(found.surveyed):,} files")

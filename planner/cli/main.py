@@ -341,6 +341,9 @@ def runs(
     ] = None,
     sort: Annotated[str, typer.Option("--sort", help="Field; -FIELD reverses.")] = "name",
     limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most so many.")] = None,
+    plan: Annotated[
+        list[str] | None, typer.Option("--plan", help="Match runs to this plan; may be repeated.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """List the runs of an archive."""
@@ -353,6 +356,7 @@ def runs(
         sort=sort,
         limit=limit,
         columns=None if json else SHORT,
+        plans=_plans(plan or []),
     )
     if json:
         _print_json({"schema": "planner.runs/1", "runs": found})
@@ -378,6 +382,14 @@ def inspect(paths: LogPaths, mapping: MappingOption = None, json: Json = False) 
         raise typer.Exit(1)
 
 
+def _plans(names: list[str]) -> list[Any]:
+    if not names:
+        return []
+    from planner.plan import read_plan
+
+    return [read_plan(name) for name in names]
+
+
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -392,6 +404,7 @@ def _report(report: Any) -> dict[str, Any]:
         "added": report.added,
         "replaced": report.replaced,
         "unchanged": report.unchanged,
+        "plans": report.plans,
         "skipped": files(report.skipped),
         "failed": files(report.failed),
     }

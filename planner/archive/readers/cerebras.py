@@ -79,7 +79,8 @@ class CerebrasReader:
                 starts += 1
             elif (match := _CHECKPOINT.search(line)) and _LOADING.search(line[: match.start()]):
                 run.resumed_from = line[: match.end()].split()[-1].strip("'\"")
-        run.config.update(_run_folder(log.source.path))
+        if not log.source.is_remote:
+            run.config.update(_run_folder(log.source.path))
         if starts == 1 and train and run.resumed_from is None and samples % train[-1] == 0:
             # one whole start from step 0: what it processed is what it trained on
             run.config.setdefault("global_batch_size", samples // train[-1])

@@ -13,7 +13,12 @@ import numpy as np
 from planner.archive.errors import LogError
 from planner.archive.names import LOGGER_NAMES, STEP_NAMES, TOKEN_NAMES
 from planner.archive.record import Column, LoggedRun, Mask, Steps, Table, Values
-from planner.archive.source import MAX_DOCUMENT_BYTES, MAX_LINE_BYTES, decode
+from planner.archive.source import (
+    MAX_DOCUMENT_BYTES,
+    MAX_LINE_BYTES,
+    MAX_SHEET_BYTES,
+    decode,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -152,8 +157,10 @@ def read_sheet(log: Log) -> Sheet:
         raise LogError("is not a CSV table with a header")
     names, delimiter = found
     if len(names) > MAX_COLUMNS:
-        raise LogError(f"has {len(names):,} columns, wanted at most {MAX_COLUMNS:,}")
-    data = log.source.read()
+        raise LogError(f"has more than {MAX_COLUMNS:,} columns, which is the bound")
+    if not log.first_line_ends:
+        raise LogError("has no end of line in its first mebibyte")
+    data = log.source.read(MAX_SHEET_BYTES)
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         data = decode(data).encode()
     elif not data.isascii():

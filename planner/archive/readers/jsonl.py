@@ -20,6 +20,10 @@ _MAX_FIELDS = 10_000
 _HEAD_LINES = 20
 
 
+class NestedTooDeepError(ValueError):
+    """JSON that nobody writes by accident."""
+
+
 def parse_json(text: str) -> Any:
     """Return a JSON value; deep nesting and endless integers are errors, not crashes.
 
@@ -29,7 +33,7 @@ def parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except RecursionError:
-        raise ValueError("is nested too deep") from None
+        raise NestedTooDeepError("is nested too deep") from None
 
 
 def flatten(
@@ -118,6 +122,8 @@ class JsonLinesReader:
             last_bad = False
             try:
                 record = parse_json(line.lstrip("\ufeff"))
+            except NestedTooDeepError:
+                raise LogError("holds JSON nested too deep") from None
             except ValueError:
                 bad += 1
                 last_bad = True

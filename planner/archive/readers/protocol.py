@@ -7,10 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from planner.archive.record import LoggedRun
-from planner.archive.source import Source, decode
+from planner.archive.source import HEAD_BYTES, Source, decode
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+_FIRST_LINE_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -44,9 +46,21 @@ class Log:
     @cached_property
     def first_lines(self) -> list[str]:
         """The first six whole lines, or the first part of a very long one."""
-        parts = self.utf8_head.split(b"\n", 6)
+        start = self.utf8_head
+        if b"\n" not in start and len(self.head) >= HEAD_BYTES:
+            with self.source.open() as stream:
+                start = stream.read(_FIRST_LINE_BYTES)
+        parts = start.split(b"\n", 6)
         lines = decode(b"\n".join(parts[:6])).splitlines()
-        return lines if len(parts) > 6 or self.head.endswith(b"\n") else lines[:-1] or lines
+        # the last one may be cut, unless the file ends with it
+        cut = len(parts) <= 6 and len(start) >= HEAD_BYTES and not start.endswith(b"\n")
+        return lines[:-1] or lines if cut else lines
+
+    @property
+    def first_line_ends(self) -> bool:
+        """Whether the first line has an end, in the part of it that `first_lines` shows."""
+        lines = self.first_lines
+        return len(lines) > 1 or len(lines[0].encode()) < _FIRST_LINE_BYTES if lines else True
 
     @cached_property
     def head_lines(self) -> list[str]:
