@@ -32,7 +32,8 @@ _CHECKPOINT = re.compile(r"checkpoint_\d{1,15}\.mdl")
 _LOADING = re.compile(r"\bload|\bresum|found latest", re.IGNORECASE)
 
 # how fast it went is no quantity of the training
-_CLOCKS = re.compile(r"rate|time|batch$|^epoch$", re.IGNORECASE)
+_CLOCKS = {"rate", "globalrate", "time", "looptimeremaining", "timeremaining", "batch", "epoch"}
+_NAMES = {"learningrate": "lr"}
 _PARAMETERS = "trainer_params.yaml"
 
 
@@ -95,7 +96,8 @@ _APPLIANCE = re.compile(
 
 
 def _quantities(text: str) -> dict[str, str]:
-    return {name.lower(): v for name, v in _PAIR.findall(text) if not _CLOCKS.search(name)}
+    pairs = ((name.lower(), value) for name, value in _PAIR.findall(text))
+    return {_NAMES.get(name, name): value for name, value in pairs if name not in _CLOCKS}
 
 
 def _run_folder(path: str) -> dict[str, Any]:
