@@ -12,6 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.archive.errors import LogError
+
+MAX_CELLS = 50_000_000  # of a table: 8 bytes each
+
 Steps = NDArray[np.int64]
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
@@ -102,8 +106,17 @@ class RowCollector:
             column[1].append(value)
 
     def table(self, window: int | None = None) -> Table:
-        """Return the rows so far as a table."""
+        """Return the rows so far as a table.
+
+        Raises:
+            LogError: If it would hold more than `MAX_CELLS` values, present or not.
+        """
         n = len(self._steps)
+        if n * len(self._columns) > MAX_CELLS:
+            raise LogError(
+                f"holds {n:,} rows of {len(self._columns):,} quantities, "
+                f"wanted at most {MAX_CELLS:,} values"
+            )
         columns = {}
         tokens: Values | None = None
         for name, (rows, values) in self._columns.items():

@@ -48,10 +48,8 @@ class CerebrasReader:
         The compiler may fill the head of a log with more than what is looked at here, so a head
         of the appliance's own messages is taken for such a log too.
         """
-        if b" Device=" not in log.utf8_head and b"INFO:" not in log.utf8_head:
-            return False  # spares other formats two patterns a line
         appliance = 0
-        for line in short_head(log):
+        for line in short_head(log, b" Device=", b"INFO:"):
             match = _PROGRESS.search(line)
             if match:
                 return True

@@ -24,6 +24,7 @@ MAX_COLUMNS = 10_000
 # What pandas calls the column of row numbers that it writes without a name.
 _ROW_NUMBERS = "Unnamed: 0"
 _DELIMITERS = ",;\t"
+_MAX_CELLS = 4_000_000  # of a table of runs, whose cells are all text
 
 
 @dataclass
@@ -296,14 +297,17 @@ def text_rows(log: Log) -> list[dict[str, str]]:
     """Return a CSV file as rows of text; for tables of runs, which are short.
 
     Raises:
-        LogError: If it is no CSV.
+        LogError: If it is no CSV, or holds too many cells.
     """
     found = header(log)
     if found is None:
         raise LogError("is not a CSV table with a header")
     names, delimiter = found
+    text = log.source.text(MAX_DOCUMENT_BYTES)
+    if text.count(delimiter) + text.count("\n") > _MAX_CELLS:
+        raise LogError(f"holds more than {_MAX_CELLS:,} cells, which is the bound")
     try:
-        rows = list(csv.reader(io.StringIO(log.source.text()), delimiter=delimiter))
+        rows = list(csv.reader(io.StringIO(text), delimiter=delimiter))
     except csv.Error as error:
         raise LogError(f"is not a CSV table: {error}") from None
     return [dict(zip(names, row, strict=False)) for row in rows[1:] if row]

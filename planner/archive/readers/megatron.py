@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from planner.archive.readers.text import NUMBER, STEP, TextRows, short_head, short_lines
+from planner.archive.readers.text import (
+    MAX_NAMES,
+    NUMBER,
+    STEP,
+    TextRows,
+    short_head,
+    short_lines,
+    state,
+)
 from planner.archive.record import LoggedRun, Table
 
 if TYPE_CHECKING:
@@ -50,10 +59,8 @@ class MegatronReader:
 
     def recognizes(self, log: Log) -> bool:
         """Return whether the head holds a line of progress, or a block of dotted arguments."""
-        if b"iteration" not in log.utf8_head and b"arguments" not in log.utf8_head:
-            return False  # spares other formats two patterns a line
         dotted = False
-        for line in short_head(log):
+        for line in short_head(log, b"iteration ", b" arguments --"):
             match = _ITERATION.search(line)
             if match and " loss" in match[3]:
                 return True
@@ -80,9 +87,10 @@ class MegatronReader:
             elif match := _ARGUMENTS.search(line):
                 in_arguments = not match[1]
             elif in_arguments and (match := _ARGUMENT.match(line)):
-                run.config[match[1]] = _argument(match[2])
+                state(run.config, match[1], _argument(match[2]))
             elif match := _RANK_PARAMS.search(line):
-                params[match[1], match[2]] = int(match[3])
+                if len(params) < MAX_NAMES:
+                    params[match[1], match[2]] = int(match[3])
             elif match := _TOTAL_PARAMS.search(line):
                 params["", ""] = int(match[1])
             elif match := _ESTIMATED.search(line):
@@ -100,10 +108,18 @@ class MegatronReader:
 def _quantities(text: str) -> dict[str, str]:
     found = {}
     for part in text.split("|"):
-        name, _, value = (piece.strip() for piece in part.rpartition(":"))
-        if name and len(name) < 80 and _NUMBER.fullmatch(value) and not _CLOCKS.search(name):
+        before, _, after = part.rpartition(":")
+        name, value = _quantity(before), after.strip()
+        if name and _NUMBER.fullmatch(value):
             found[name] = value
     return found
+
+
+@lru_cache(1000)
+def _quantity(text: str) -> str:
+    """Return the name of a quantity, empty if it is none of the training."""
+    name = text.strip()
+    return "" if len(name) > 80 or _CLOCKS.search(name) else name
 
 
 def _validation(place: str, text: str) -> dict[str, str]:

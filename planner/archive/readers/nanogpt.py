@@ -6,7 +6,15 @@ import ast
 import re
 from typing import TYPE_CHECKING, Any
 
-from planner.archive.readers.text import MAX_LINE, NUMBER, STEP, TextRows, short_head, short_lines
+from planner.archive.readers.text import (
+    MAX_LINE,
+    NUMBER,
+    STEP,
+    TextRows,
+    short_head,
+    short_lines,
+    state,
+)
 from planner.archive.record import LoggedRun
 from planner.archive.source import HEAD_BYTES, decode
 
@@ -28,10 +36,20 @@ _LLMC_SCREEN = re.compile(rf"^step\s{{1,20}}({STEP})/({STEP}) \| (?:train )?loss
 _LLMC_NORM = re.compile(rf"\| norm ({NUMBER})")
 _LLMC_LR = re.compile(rf"\| lr ({NUMBER})")
 _LLMC_VAL = re.compile(rf"^val loss:? ({NUMBER})$", re.IGNORECASE)
-_LINES = (_LLMC_FILE, _MODDED, _NANO_ITER, _NANO_EVAL, _LLMC_SCREEN)
-_FIRST = frozenset("sSiI")  # spares most lines of other formats five patterns
+# build-nanoGPT's log.txt: "250 val 6.1234", "250 hella 0.2463", "250 train 6.200123"
+_BUILD = re.compile(rf"^({STEP}) (train|val|hella) ({NUMBER})$")
+_LINES = (_LLMC_FILE, _MODDED, _NANO_ITER, _NANO_EVAL, _LLMC_SCREEN, _BUILD)
+_MARKS = (b"_loss:", b"trl:", b"tel:", b": loss ", b"train loss ", b"| loss ", b" val ", b" train ")
+_FIRST = frozenset("sSiI0123456789")  # spares most lines of other formats six patterns
 
-_NAMES = {"trl": "train_loss", "tel": "val_loss", "eval": "eval/hellaswag/accuracy"}
+_NAMES = {
+    "trl": "train_loss",
+    "train": "train_loss",
+    "tel": "val_loss",
+    "val": "val_loss",
+    "eval": "eval/hellaswag/accuracy",
+    "hella": "eval/hellaswag/accuracy",
+}
 # how long a step took is no quantity of the training
 _CLOCKS = {"train_time", "step_avg", "time", "mfu"}
 
@@ -65,7 +83,7 @@ _CODE_BYTES = 1 << 20
 
 
 class NanoGptReader:
-    """The five line formats of nanoGPT and its descendants."""
+    """The six line formats of nanoGPT and its descendants."""
 
     name = "nanogpt"
     version = 1
@@ -75,7 +93,7 @@ class NanoGptReader:
 
         A log that starts with its program's source is looked at further down, too.
         """
-        lines = short_head(log) if _hinted(log.utf8_head) else []
+        lines = short_head(log, *_MARKS)
         if lines and _count(lines) >= (1 if len(lines) <= 2 else 2):
             return True
         if len(log.head) < HEAD_BYTES or not _CODE.search(decode(log.head[:4096])):
@@ -108,6 +126,8 @@ class NanoGptReader:
                 for name, pattern in (("grad_norm", _LLMC_NORM), ("lr", _LLMC_LR)):
                     if found := pattern.search(line):
                         printed[name] = found[1]
+            elif match := _BUILD.match(line):
+                printed, total = {_NAMES[match[2]]: match[3]}, None
             elif match := _LLMC_VAL.match(line):
                 rows.add(last, {"val_loss": match[1]})
                 continue
@@ -126,12 +146,6 @@ class NanoGptReader:
         return [LoggedRun([rows.table()], config=config)]
 
 
-def _hinted(head: bytes) -> bool:
-    """Return whether a line may be of one of the formats; spares other formats the patterns."""
-    low = b"\n" + head.lower()
-    return any(start in low for start in (b"\ns:", b"\nstep:", b"\nstep ", b"\niter "))
-
-
 def _count(lines: list[str]) -> int:
     return sum(
         any(pattern.match(line) for pattern in _LINES) for line in lines if line[:1] in _FIRST
@@ -146,7 +160,7 @@ def _describe(line: str, config: dict[str, Any], params: dict[str, int], setting
         if match := _SETTING.match(line):
             value = _constant(match[2])
             if value is not None:
-                config[match[1]] = value
+                state(config, match[1], value)
         return not line or line[0] in " \t#"
     if match := _TOKENS_PER_STEP.match(line):
         config["tokens_per_step"] = int(match[1].replace(",", "") or 0)
@@ -154,7 +168,7 @@ def _describe(line: str, config: dict[str, Any], params: dict[str, int], setting
         params[match[1] or ""] = int(match[2].replace(",", "") or 0)
     elif match := _OVERRIDE.match(line):
         value = _constant(match[2])
-        config[match[1]] = match[2] if value is None else value
+        state(config, match[1], match[2] if value is None else value)
     elif line.startswith("| ") and line.count("|") == 3:
         _, name, text, _ = (part.strip() for part in line.split("|"))
         if name in _LLMC_NAMES:

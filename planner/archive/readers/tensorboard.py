@@ -8,9 +8,11 @@ https://github.com/tensorflow/tensorboard/tree/master/tensorboard/compat/proto s
 from __future__ import annotations
 
 import math
+import re
 import struct
 from array import array
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from planner.archive.readers.protocol import Log
 
 MAX_TAGS = 10_000
+MAX_VALUES = 20_000_000  # 16 bytes each
 _MAX_TEXT = 256 * 1024
+_MAX_NAME = 500  # characters of a tag, or of a fact's name or value
 _VERSION = b"brain.Event:"
 # TensorProto.dtype to the type of its bytes; and to the field that holds its values otherwise.
 _DTYPES = {
@@ -48,6 +52,16 @@ _STRING, _BFLOAT16 = 7, 14
 _SHAPE, _CONTENT, _FLOATS, _DOUBLES, _STRINGS, _HALFS = 2, 4, 5, 6, 8, 13
 _WHOLES = (7, 10, 11, 16, 17)
 _SCALARS = b"scalars"
+# An event of a time, a step and one value: what stands before the name of its tag; and after it,
+# before the four bytes of the number; and after those.
+_PLAIN = re.compile(
+    rb"\x09.{8}(?:\x10([\x80-\xff]{0,9}[\x00-\x7f]))?"
+    rb"\x2a([\x00-\x7f])\x0a([\x00-\x7f])\x0a[\x00-\x7f]",
+    re.DOTALL,
+)
+_VALUE = b"\x15"
+_TENSOR = b"\x42\x0a\x08\x01\x12\x00\x22\x04"
+_SCALAR_PLUGIN = b"\x4a\x0b\x0a\x09\x0a\x07" + _SCALARS
 
 Slice = tuple[int, int]
 
@@ -94,11 +108,47 @@ class _Events:
         self.series: dict[str, _Series] = {}
         self.config: dict[str, Any] = {}
         self.unread = 0
+        self._count = 0
         self._tags: dict[bytes, str] = {}
         self._plugins: dict[bytes, bytes] = {}
 
     def add(self, data: bytes) -> None:
         """Add an event; raises `ValueError` if it is none."""
+        if not self._add_plain(data):
+            self._add_any(data)
+
+    def _add_plain(self, data: bytes) -> bool:
+        """Add an event of one 32-bit real, written as nearly all are; return whether it is one.
+
+        Reading such events as a whole, rather than field by field, takes a quarter of the time.
+        """
+        match = _PLAIN.match(data)
+        if match is None:
+            return False
+        size = len(data)
+        tag_start = match.end()
+        tag_end = tag_start + data[tag_start - 1]
+        # the lengths have to agree with what is there
+        if match.end(2) + data[match.end(2) - 1] != size:
+            return False
+        if match.end(3) + data[match.end(3) - 1] != size:
+            return False
+        tag, rest = data[tag_start:tag_end], data[tag_end:]
+        if rest[:1] != _VALUE or len(rest) != 5:
+            rest = rest.removesuffix(_SCALAR_PLUGIN)
+            # slower for the first of a tag, which says what the others are
+            if rest[:-4] != _TENSOR or tag not in self._tags:
+                return False
+            if self._plugins.get(tag, _SCALARS) != _SCALARS:
+                return False
+        step = _varint(data, *match.span(1))[0] if match[1] else 0
+        if step >> 63:
+            return False
+        self._add(tag, step, struct.unpack("<f", rest[-4:])[0])
+        return True
+
+    def _add_any(self, data: bytes) -> None:
+        """Add an event of any kind."""
         step = 0
         summaries = []
         for number, wire, value in _fields(data, 0, len(data)):
@@ -129,6 +179,9 @@ class _Events:
             elif number in (4, 5, 6):
                 other = True
         # only the first value of a tag says which plug-in it is for
+        if len(tag) > _MAX_NAME:
+            self.unread += 1
+            return
         if plugin:
             if len(self._plugins) < MAX_TAGS:
                 self._plugins.setdefault(tag, plugin)
@@ -156,6 +209,9 @@ class _Events:
         series = self.series.get(name)
         if series is None:
             series = self.series[name] = _Series()
+        self._count += 1
+        if self._count > MAX_VALUES:
+            raise LogError(f"holds more than {MAX_VALUES:,} values, which is the bound")
         series.steps.append(step)
         series.values.append(value)
 
@@ -170,14 +226,21 @@ class _Events:
                     elif inner == 2 and kind == 2:
                         content = place
         if name == b"hparams":
-            self.config.update(_hparams(data, *content))
+            for key, said in _hparams(data, *content).items():
+                self._say(key, said)
         return name
+
+    def _say(self, name: str, value: Any) -> None:
+        """Keep a fact, unless it is too long or there are too many."""
+        size = len(value) if isinstance(value, str) else 0
+        if len(name) <= _MAX_NAME and size <= _MAX_NAME and len(self.config) < MAX_TAGS:
+            self.config.setdefault(name, value)
 
     def _text(self, tag: bytes, texts: list[bytes]) -> None:
         """Keep a text: the arguments of the run, one by one or as a whole."""
         name = tag.decode("utf-8", "replace").removesuffix("/text_summary")
         for raw in texts:
-            if len(raw) > _MAX_TEXT or len(self.config) > MAX_TAGS:
+            if len(raw) > _MAX_TEXT:
                 continue
             text = raw.decode("utf-8", "replace").strip()
             try:
@@ -187,9 +250,9 @@ class _Events:
             if isinstance(said, dict):
                 for key, item in flatten(said):
                     if isinstance(item, (str, int, float, bool)):
-                        self.config.setdefault(key, item)
-            elif isinstance(said, (str, int, float, bool)) and len(text) < 500:
-                self.config.setdefault(name, said)
+                        self._say(key, item)
+            elif isinstance(said, (str, int, float, bool)):
+                self._say(name, said)
 
 
 def _fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, Any]]:
@@ -349,12 +412,12 @@ def _tables(series: dict[str, _Series]) -> list[Table]:
     """Return a table for each sequence of steps: tags that were logged together share one."""
     together: dict[bytes, list[str]] = {}
     for name, logged in series.items():
-        together.setdefault(logged.steps.tobytes(), []).append(name)
+        together.setdefault(sha256(logged.steps).digest(), []).append(name)
     tables = []
-    for steps, names in together.items():
-        table = Table(np.frombuffer(steps, np.int64).copy(), {})
+    for names in together.values():
+        table = Table(np.frombuffer(series[names[0]].steps, np.int64), {})
         for name in names:
-            values = np.array(series[name].values, np.float64)
+            values = np.frombuffer(series[name].values, np.float64)
             plain = name.lower().rpartition("/")[2]
             if table.tokens is None and (name in TOKEN_NAMES or plain in TOKEN_NAMES):
                 table.tokens = values

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from planner.archive.errors import LogError
 from planner.archive.record import RowCollector, Table
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ MAX_LINE = 8192
 # Every repetition is bounded: neither int() nor float() ever sees a long string.
 NUMBER = r"[-+]?(?:\d{1,40}(?:\.\d{0,40})?(?:[eE][-+]?\d{1,4})?|\.\d{1,40}|nan|inf(?:inity)?)"
 STEP = r"\d{1,15}"
+MAX_NAMES = 10_000  # of quantities, and of facts
 _MAX_DECIMALS = 15
 _SIMPLE = re.compile(r"\d+\.(\d+)")
 
@@ -29,11 +31,19 @@ def short_lines(log: Log) -> Iterator[str]:
     """
     for line in log.source.lines():
         if len(line) <= MAX_LINE:
-            yield line
+            yield line.strip("\ufeff\r\n")
 
 
-def short_head(log: Log, count: int = 2000) -> list[str]:
-    """Return the first lines of a log, leaving out those that are too long to be a step."""
+def short_head(log: Log, *marks: bytes, count: int = 2000) -> list[str]:
+    """Return the first lines of a log, leaving out those that are too long to be a step.
+
+    Args:
+        log: The log.
+        marks: Where none of these is in the head there are no lines: it is another format.
+        count: How many lines at most.
+    """
+    if marks and not any(mark in log.utf8_head for mark in marks):
+        return []
     return [line for line in log.head_lines[:count] if len(line) <= MAX_LINE]
 
 
@@ -49,6 +59,12 @@ def decimals_shown(text: str) -> int:
     return min(max(shown, 0), _MAX_DECIMALS)
 
 
+def state(config: dict[str, Any], name: str, value: Any) -> None:
+    """Keep a fact, unless a log states too many."""
+    if name in config or len(config) < MAX_NAMES:
+        config[name] = value
+
+
 class TextRows:
     """Builds a table from printed numbers, and keeps how many decimals each quantity shows."""
 
@@ -60,7 +76,11 @@ class TextRows:
         return len(self._rows)
 
     def add(self, step: int, printed: Mapping[str, str]) -> None:
-        """Add a row of numbers as they were printed."""
+        """Add a row of numbers as they were printed.
+
+        Raises:
+            LogError: If there are too many different names.
+        """
         values = {}
         known = self._decimals
         for name, text in printed.items():
@@ -68,10 +88,8 @@ class TextRows:
             shown = decimals_shown(text)
             if shown > known.get(name, -1):
                 known[name] = shown
-        self._rows.add(step, values)
-
-    def add_values(self, step: int, values: dict[str, float]) -> None:
-        """Add a row of numbers that were not printed as such."""
+        if len(known) > MAX_NAMES:
+            raise LogError(f"has more than {MAX_NAMES:,} different quantities")
         self._rows.add(step, values)
 
     def table(self, window: int | None = None) -> Table:

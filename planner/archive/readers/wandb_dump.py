@@ -75,7 +75,7 @@ def _run(value: dict[str, Any], log: Log) -> LoggedRun:
     if not run.tables:
         found, step = results(summary), last_step(summary)
         if found and step is not None:
-            rows = RowCollector()
+            rows = RowCollector(tokens=TOKEN_NAMES)
             rows.add(step[1], found)
             run.tables.append(rows.table())
             run.notes.append("there is no history: only the last value of each series is kept")

@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from planner.archive.errors import LogError
+from planner.archive.names import TOKEN_NAMES
 from planner.archive.readers.csv_table import header, text_rows
 from planner.archive.readers.jsonl import flatten
 from planner.archive.readers.wandb import (
@@ -112,7 +113,7 @@ def _run(name: str, config: dict[str, Any], summary: dict[str, Any]) -> LoggedRu
             run.notes.append("its last values are not kept: the table has no column of steps")
         return run
     if found:
-        rows = RowCollector()
+        rows = RowCollector(tokens=TOKEN_NAMES)
         rows.add(step[1], found)
         run.tables.append(rows.table())
         run.notes.append("a table of runs holds only the last value of each series")

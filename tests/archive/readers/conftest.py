@@ -215,15 +215,10 @@ HISTORY = """\
 @pytest.fixture(scope="session")
 def samples() -> dict[str, bytes]:
     """A small valid log of each format, by the name of its reader."""
-    event_file = b"".join(
-        [
-            EventFile.start(),
-            *(EventFile.event(i, EventFile.value("train/loss", 5 - i)) for i in range(4)),
-            EventFile.event(
-                4, EventFile.tensor("loss", EventFile.field(1, 1) + b"\x22\x04\0\0\x80?")
-            ),
-        ]
-    )
+    tensor = EventFile.field(1, 1) + EventFile.field(4, b"\0\0\x80?")
+    event_file = EventFile.start() + EventFile.event(4, EventFile.tensor("loss", tensor))
+    for i in range(4):
+        event_file += EventFile.event(i, EventFile.value("train/loss", 5 - i))
     texts = {
         "megatron": MEGATRON,
         "cerebras": CEREBRAS,

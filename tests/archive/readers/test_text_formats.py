@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planner.archive.errors import LogError
 from planner.archive.metadata import Metadata
 from planner.archive.policies import Policy, repair
 from planner.archive.readers import Log
@@ -34,8 +35,18 @@ def series(table: Table, name: str) -> list[tuple[int, float]]:
 
 @pytest.mark.parametrize(
     ("text", "decimals"),
-    [("3.2", 1), ("3", 0), ("3.200000", 6), ("1.5E-02", 3), ("9.595978E+00", 6), ("nan", 0)]
-    + [("1.024022E+01", 5), ("1e+30", 0), ("1e-300", 15), (".5", 1)],
+    [
+        ("3.2", 1),
+        ("3", 0),
+        ("3.200000", 6),
+        ("1.5E-02", 3),
+        ("9.595978E+00", 6),
+        ("1.024022E+01", 5),
+        ("1e+30", 0),
+        ("1e-300", 15),
+        (".5", 1),
+        ("nan", 0),
+    ],
 )
 def test_decimals_that_a_number_shows(text: str, decimals: int) -> None:
     assert decimals_shown(text) == decimals
@@ -235,8 +246,15 @@ def test_cerebras_run_folder(tmp_path: Path, open_log: Callable[[Path], Log]) ->
 
 @pytest.mark.parametrize(
     "value",
-    [None, [], {}, {"trainer": None}, {"trainer": [3]}, {"trainer": {"init": 3}}]
-    + [{"trainer": {"init": {"schedulers": [[[{"a": {"learning_rate": "x"}}]]]}}}],
+    [
+        None,
+        [],
+        {},
+        {"trainer": None},
+        {"trainer": [3]},
+        {"trainer": {"init": 3}},
+        {"trainer": {"init": {"schedulers": [[[{"a": {"learning_rate": "x"}}]]]}}},
+    ],
 )
 def test_cerebras_odd_parameters_say_nothing(value: object) -> None:
     assert run_parameters(value) == {}
@@ -343,3 +361,22 @@ def test_modded_nanogpt_prints_its_source_first(make_log: MakeLog) -> None:
 def test_code_without_steps_is_no_log(make_log: MakeLog) -> None:
     assert not NanoGptReader().recognizes(make_log(SOURCE * 200))
     assert not NanoGptReader().recognizes(make_log("iter 1: loss 2, and so on\nfoo\nbar\n"))
+
+
+def test_build_nanogpt(make_log: MakeLog) -> None:
+    log = make_log("0 val 10.9511\n0 hella 0.2463\n0 train 10.955029\n1 train 10.600000\n")
+    assert NanoGptReader().recognizes(log)
+    _, table = only(NanoGptReader().read(log))
+    assert series(table, "train_loss") == [(0, 10.955029), (1, 10.6)]
+    assert table.columns["train_loss"].decimals == 6
+    assert series(table, "val_loss") == [(0, 10.9511)]
+    assert series(table, "eval/hellaswag/accuracy") == [(0, 0.2463)]
+
+
+def test_names_are_bounded(make_log: MakeLog) -> None:
+    lines = "".join(f"step:{i}/9 train_loss:1 x{i}:1\n" for i in range(10_001))
+    with pytest.raises(LogError, match="more than 10,000 different quantities"):
+        NanoGptReader().read(make_log(lines))
+    block = "----- arguments -----\n" + "".join(f" a{i} ...... 1\n" for i in range(20_000))
+    run, _ = only(MegatronReader().read(make_log(block)))
+    assert len(run.config) == 10_000
