@@ -13,7 +13,12 @@ import numpy as np
 from planner.archive.errors import LogError
 from planner.archive.names import LOGGER_NAMES, STEP_NAMES, TOKEN_NAMES
 from planner.archive.record import Column, LoggedRun, Mask, Steps, Table, Values
-from planner.archive.source import MAX_LINE_BYTES, MAX_SHEET_BYTES, decode
+from planner.archive.source import (
+    MAX_DOCUMENT_BYTES,
+    MAX_LINE_BYTES,
+    MAX_SHEET_BYTES,
+    decode,
+)
 
 if TYPE_CHECKING:
     import pyarrow as pa
