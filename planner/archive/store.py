@@ -159,6 +159,42 @@ class Archive:
         except (pa.ArrowInvalid, OSError) as error:
             raise ArchiveError(f"is damaged: {_short(error)}", file=str(self.path)) from None
 
+    def history(self, run: str, series: str) -> pa.Table:
+        """Return the points of one series from the very start: those of its parents, then its own.
+
+        Of a parent these are the steps before the branch; the column ``run`` tells whose they are.
+
+        Args:
+            run: Id of the run.
+            series: Name of the series.
+
+        Raises:
+            ArchiveError: If there is no such run, or a file of the archive is damaged.
+        """
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        listed = self.runs(["parent_run", "branch_step"]).to_pylist()
+        rows = {row["run"]: row for row in listed}
+        if run not in rows:
+            raise ArchiveError(f"holds no run {run!r}", file=str(self.path))
+        line: list[tuple[str, int | None]] = [(run, None)]
+        while (parent := rows[line[-1][0]]["parent_run"]) in rows and len(line) <= len(rows):
+            line.append((parent, rows[line[-1][0]]["branch_step"]))
+        table = self.points([name for name, _ in line], [series])
+        parts = []
+        first: int | None = None
+        for name, until in line:
+            part = table.filter(pc.equal(table.column("run"), name))
+            # a parent ends where the branch was taken, and where its child has points
+            ends = [step for step in (until, first) if step is not None]
+            if ends:
+                part = part.filter(pc.less(part.column("step"), min(ends)))
+            if part.num_rows:
+                first = part.column("step")[0].as_py()
+            parts.append(part)
+        return pa.concat_tables(reversed(parts))
+
     def plans(self) -> list[Plan]:
         """Return the plans that are kept beside the runs, in order of their digests.
 

@@ -246,6 +246,13 @@ def test_a_run_that_branches_off_another(tmp_path: Path) -> None:
     assert runs["cooldown"]["parent_run"] == runs["trunk"]["run"]
     assert runs["cooldown"]["branch_step"] == 610
     assert runs["trunk"]["parent_run"] is None
+    table = archive.history(runs["cooldown"]["run"], "train/loss")
+    assert table.column("step").to_pylist() == [*range(0, 900, 10)]
+    owners = table.column("run").to_pylist()
+    assert owners == [runs["trunk"]["run"]] * 61 + [runs["cooldown"]["run"]] * 29
+    assert archive.history(runs["trunk"]["run"], "train/loss").num_rows == 100
+    with pytest.raises(ArchiveError, match="holds no run 'none'"):
+        archive.history("none", "train/loss")
 
 
 def test_an_interrupted_change_is_finished_by_whoever_opens_next(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +106,72 @@ def test_jsonl(data_dir: Path, tmp_path: Path) -> None:
     run = runs["jsonl_nmt"]
     loss = next(s for s in run["series"] if s["name"] == "train/loss")
     assert loss["duplicates"] + loss["superseded"] >= 1
+
+
+def test_wsd_cosine_llama(data_dir: Path, tmp_path: Path) -> None:
+    runs = runs_of(data_dir / "wsd_cosine_llama", tmp_path)
+    assert len(runs) == 91
+    assert sum(run["policy"]["out_of_order"] for run in runs.values()) == 8
+    for name, run in runs.items():
+        assert run["batch_tokens"] == 102_400, name
+        assert run["tpp"] == pytest.approx(run["tokens"] / run["params"])
+    (diverged,) = (run for name, run in runs.items() if "lr0.005" in name)
+    assert last(diverged, "final_val_loss") == pytest.approx(7.58, abs=0.006)
+
+
+def test_cooldowns_are_linked_to_the_runs_they_branch_off(data_dir: Path, tmp_path: Path) -> None:
+    runs = runs_of(data_dir / "wsd_cosine_llama", tmp_path)
+    by_id = {run["run"]: run for run in runs.values()}
+    late = [run for run in runs.values() if run["first_step"] > 1000]
+    assert len(late) == 36
+    for run in late:
+        parent = by_id[run["parent_run"]]
+        assert (parent["params"], parent["lr"]) == (run["params"], run["lr"])
+        assert parent["parent_run"] is None
+        assert run["branch_step"] == run["first_step"]
+    assert all(run["parent_run"] is None for run in runs.values() if run not in late)
+    whole = Archive(tmp_path / "archive").history(late[0]["run"], "train/loss")
+    steps = whole.column("step").to_pylist()
+    assert steps == sorted(set(steps))
+    assert steps[0] == 50
+
+
+def test_megatron_blowups(data_dir: Path, tmp_path: Path) -> None:
+    runs = runs_of(data_dir / "megatron_blowups", tmp_path)
+    assert len(runs) == 7
+    healthy = runs["blowup-4-alibi-nods-1814186"]
+    table = Archive(tmp_path / "archive").points([healthy["run"]], ["train/loss"])
+    at = dict(zip(*(table.column(name).to_pylist() for name in ("step", "value")), strict=True))
+    assert at[1000] == pytest.approx(5.95, abs=0.01)
+    assert at[1600] == pytest.approx(11.1, abs=0.05)
+    assert at[1800] == pytest.approx(15.7, abs=0.05)
+
+
+def test_algoperf_wmt(data_dir: Path, tmp_path: Path) -> None:
+    runs = runs_of(data_dir / "algoperf_wmt", tmp_path)
+    assert len(runs) == 7
+    validation = {1: 1.504, 2: 1.600, 3: 1.410, 4: 1.414, 5: 1.360}
+    for trial, loss in validation.items():
+        run = runs[f"baseline/wmt_jax/trial_{trial}"]
+        assert last(run, "eval/validation/loss") == pytest.approx(loss, abs=6e-4)
+        # TensorBoard and CSV agree: nothing is stitched, nothing differs
+        assert run["readers"] == ["csv/1", "tensorboard/1"]
+        assert not [note for note in run["notes"] if "differ" in note or "stitched" in note]
+    nan = runs["generalized_adam/wmt_glu_tanh_jax/trial_1"]
+    assert any(s["nonfinite"] for s in nan["series"] if s["name"] == "eval/validation/loss")
+    never = runs["nadamp/wmt_glu_tanh_jax/trial_4"]
+    assert last(never, "eval/validation/loss") == pytest.approx(5.1, abs=0.1)
+
+
+def test_all_formats_in_one_ingest(data_dir: Path, tmp_path: Path) -> None:
+    runs = runs_of(data_dir / "formats", tmp_path)
+    assert len(runs) == 80
+    readers = {name for run in runs.values() for name in run["readers"]}
+    assert readers >= {"tensorboard/1", "hf-trainer/1", "jsonl/1", "wandb-runs/1", "wandb-chart/1"}
+
+
+def test_the_table_in_the_docs_is_what_comes_out(data_dir: Path) -> None:
+    tool = runpy.run_path(str(ROOT / "tools" / "shared_data_table.py"))
+    page = tool["PAGE"].read_text(encoding="utf-8")
+    written = page.partition(tool["START"])[2].partition(tool["END"])[0].strip()
+    assert written == tool["table"](data_dir), "run tools/shared_data_table.py DATA --write"
