@@ -82,9 +82,10 @@ class CerebrasReader:
                 run.resumed_from = line[: match.end()].split()[-1].strip("'\"")
         if not log.source.is_remote:
             run.config.update(_run_folder(log.source.path))
-        if starts == 1 and train and run.resumed_from is None and samples % train[-1] == 0:
+        steps = max(train, default=0)
+        if starts == 1 and steps and run.resumed_from is None and samples % steps == 0:
             # one whole start from step 0: what it processed is what it trained on
-            run.config.setdefault("global_batch_size", samples // train[-1])
+            run.config.setdefault("global_batch_size", samples // steps)
         run.tables.append(rows.table())
         return [run]
 

@@ -161,6 +161,15 @@ def test_cerebras_survey_line(make_log: MakeLog) -> None:
     assert series(table, "loss") == [(50, 7.9)]
 
 
+def test_cerebras_that_stopped_at_once(make_log: MakeLog) -> None:
+    run, _ = only(
+        CerebrasReader().read(
+            make_log("| Train Device=CSX, Step=0, Loss=9.00000\nProcessed 8 sample(s) in 1 s.\n")
+        )
+    )
+    assert "global_batch_size" not in run.config
+
+
 def test_cerebras_before_commas(make_log: MakeLog) -> None:
     log = make_log("INFO: | Train Device=xla:0 Step=50 Loss=8.31250 Rate=69.37 GlobalRate=69.37\n")
     assert CerebrasReader().recognizes(log)
