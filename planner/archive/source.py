@@ -68,6 +68,10 @@ class Source:
     path: str
     name: str
 
+    def __reduce__(self) -> tuple[type[Source], tuple[str, str]]:
+        # without the head: thousands of them would fill the memory
+        return Source, (self.path, self.name)
+
     @property
     def is_remote(self) -> bool:
         """Whether the path is a URL."""

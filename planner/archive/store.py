@@ -461,7 +461,7 @@ class _Points:
                 "value": "BYTE_STREAM_SPLIT",
                 "segment": "DELTA_BINARY_PACKED",
             },
-            write_statistics=["run", "series", "step"],
+            write_statistics=["step"],  # ids and names are in no order that helps a query
             store_schema=False,
         )
         return self

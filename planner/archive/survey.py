@@ -90,6 +90,7 @@ def _survey(source: Source, mapping: Mapping, named: bool) -> Surveyed:
     else:
         digest, size = source.digest()
     sidecar = read_sidecars(source)
+    source = Source(source.path, source.name)  # without the head, which takes 64 KiB
     return Surveyed(source, "log", "", reader.name, reader.version, digest, size, applied, sidecar)
 
 

@@ -116,7 +116,7 @@ def _header(lines: tuple[str, ...]) -> tuple[list[str], str] | None:
         if len(names) < 2 or not all(names) or any(_number(name) for name in names):
             continue
         # prose has commas too, but not as many in every line
-        rows = [_cells(line, delimiter) for line in lines[1:] if line.strip()]
+        rows = [_cells(line, delimiter) for line in lines[1:4] if line.strip()]
         if all(len(row) == len(names) for row in rows) or len(rows) == 0:
             return names, delimiter
         same = sum(len(row) == len(names) for row in rows)
