@@ -29,6 +29,11 @@ _AVERAGE = re.compile(rf"\bavg[ _.]eval[ _.]{{1,2}}loss\s{{0,4}}[:=] ?({NUMBER})
 _METRIC = re.compile(rf"- ((?:eval|val)/[\w./-]{{1,80}}) = ({NUMBER})\s*$")
 _PROCESSED = re.compile(r"Processed (\d{1,15}) (?:training )?sample\(s\)")
 _CHECKPOINT = re.compile(r"checkpoint_\d{1,15}\.mdl")
+# what the appliance says while it compiles and programs itself
+_APPLIANCE = re.compile(
+    r"INFO:\s{1,8}(?:.{0,80}\bwsjob-\w|Compile was successful|Programming Cerebras|"
+    r"Preparing to execute using \d{1,6} CSX|Beginning appliance run|Compiling image)"
+)
 _LOADING = re.compile(r"\bload|\bresum|found latest", re.IGNORECASE)
 
 # how fast it went is no quantity of the training
@@ -88,12 +93,6 @@ class CerebrasReader:
             run.config.setdefault("global_batch_size", samples // steps)
         run.tables.append(rows.table())
         return [run]
-
-
-_APPLIANCE = re.compile(
-    r"INFO:\s{1,8}(?:.{0,80}\bwsjob-\w|Compile was successful|Programming Cerebras|"
-    r"Preparing to execute using \d{1,6} CSX|Beginning appliance run|Compiling image)"
-)
 
 
 def _quantities(text: str) -> dict[str, str]:

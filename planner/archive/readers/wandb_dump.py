@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +25,8 @@ from planner.archive.readers.wandb import (
 from planner.archive.record import Column, LoggedRun, RowCollector, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from planner.archive.readers.protocol import Log
 
 _MAX_COLUMNS = 10_000
@@ -98,24 +102,32 @@ def _history(value: Any, run: LoggedRun, log: Log, depth: int) -> None:
         run.tables.append(table)
 
 
-def _step_name(names: Any, log: Log) -> str | None:
+def _step_names(names: Container[str], log: Log) -> list[str]:
+    """Return which names count steps, the trainer's own first."""
     mapped = log.fields.get("step")
-    if mapped is not None:
-        return mapped if mapped in names else None
-    return next((n for n in (*OWN_STEPS, CALL_COUNTER, "Step") if n in names), None)
+    wanted = (*OWN_STEPS, CALL_COUNTER, "Step") if mapped is None else (mapped,)
+    return [name for name in wanted if name in names]
+
+
+def _rises(counter: list[Any]) -> bool:
+    """Return whether the logger's calls are in order: then the rows are in the order of time."""
+    calls = [number(item) for item in counter]
+    return bool(calls) and all(
+        a is not None and b is not None and a <= b for a, b in pairwise(calls)
+    )
 
 
 def _from_rows(rows: list[Any], log: Log) -> Table | None:
     flat = [dict(flatten(row)) for row in rows if isinstance(row, dict)]
-    with_step = [_step_name(row, log) for row in flat]
     # one name for all rows: the trainer's own step, if most rows have it
-    names = [name for name in set(with_step) if name is not None]
+    counts = Counter(name for row in flat for name in _step_names(row, log))
+    names = [name for name in _step_names(counts, log) if 2 * counts[name] > len(flat)]
+    names = names or _step_names(counts, log)[-1:]
     if not names:
         return None
-    order = list(OWN_STEPS)
-    names.sort(key=lambda n: order.index(n) if n in order else len(order))
-    step = next((n for n in names if 2 * sum(n in row for row in flat) > len(flat)), names[-1])
-    collector = RowCollector(tokens=TOKEN_NAMES, appended=False)
+    step = names[0]
+    in_time = _rises([row[CALL_COUNTER] for row in flat if CALL_COUNTER in row])
+    collector = RowCollector(tokens=TOKEN_NAMES, appended=in_time)
     columns: set[str] = set()
     for row in flat:
         at = whole(row.get(step))
@@ -123,7 +135,9 @@ def _from_rows(rows: list[Any], log: Log) -> Table | None:
             continue
         values = {}
         for name, item in row.items():
-            found = None if name in STEP_NAMES or name == step or _own(name) else number(item)
+            if item is None or name in STEP_NAMES or name == step or _own(name):
+                continue
+            found = number(item)
             if found is not None:
                 values[name] = found
         columns.update(values)
@@ -136,17 +150,16 @@ def _from_rows(rows: list[Any], log: Log) -> Table | None:
 
 def _from_columns(columns: dict[str, Any], run: LoggedRun, log: Log) -> Table | None:
     """Return a table of columns that are as long as their steps; None if there are no steps."""
-    step = _step_name(columns, log)
-    if step is None:
-        return None
-    steps = _cells(columns[step])
+    step = next(iter(_step_names(columns, log)), None)
+    steps = None if step is None else _cells(columns[step])
     if steps is None:
         return None
     if len(columns) > _MAX_COLUMNS:
         raise LogError(f"has more than {_MAX_COLUMNS:,} different series")
     whole_steps = [whole(item) for item in steps]
     rows = [i for i, at in enumerate(whole_steps) if at is not None]
-    table = Table(np.asarray([whole_steps[i] for i in rows], np.int64), {}, appended=False)
+    in_time = _rises(_cells(columns.get(CALL_COUNTER)) or [])
+    table = Table(np.asarray([whole_steps[i] for i in rows], np.int64), {}, appended=in_time)
     for name, cells in columns.items():
         values = None if name == step or name in STEP_NAMES or _own(name) else _cells(cells)
         if not values:
@@ -157,7 +170,8 @@ def _from_columns(columns: dict[str, Any], run: LoggedRun, log: Log) -> Table | 
                 "and was left out"
             )
             continue
-        numbers = [number(values[i]) for i in rows]
+        # null pads the rows of other quantities; a loss that is not a number says so
+        numbers = [None if values[i] is None else number(values[i]) for i in rows]
         present = np.asarray([item is not None for item in numbers], np.bool_)
         if not present.any():
             continue

@@ -243,10 +243,13 @@ def test_dump(make_log: MakeLog, samples: dict[str, bytes]) -> None:
 
 
 HISTORIES = [
-    [{"_step": 0, "iter": 5, "loss": 2.0, "x": {"y": 1}}, {"_step": 1, "iter": 6, "loss": None}],
-    {"_step": [0, 1], "iter": [5, 6], "loss": [2.0, None], "x/y": [1, "-"]},
-    {"iter": {"0": 5, "1": 6}, "loss": {"0": 2.0, "1": None}, "x/y": {"0": 1, "1": "-"}},
-    {"deep": {"er": {"iter": [5, 6], "loss": [2.0, None], "x/y": [1, "-"]}}},
+    [
+        {"_step": 0, "iter": 5, "loss": 2.0, "x": {"y": 1}},
+        {"_step": 1, "iter": 6, "loss": "NaN", "x": {"y": None}},
+    ],
+    {"_step": [0, 1], "iter": [5, 6], "loss": [2.0, "NaN"], "x/y": [1, None]},
+    {"iter": {"0": 5, "1": 6}, "loss": {"0": 2.0, "1": "NaN"}, "x/y": {"0": 1, "1": "-"}},
+    {"deep": {"er": {"iter": [5, 6], "loss": [2.0, "NaN"], "x/y": [1, "-"]}}},
 ]
 
 
@@ -261,6 +264,10 @@ def test_dump_of_any_shape(history: object, make_log: MakeLog) -> None:
     assert table.steps.tolist() == [5, 6]
     np.testing.assert_equal(table.columns["loss"].values, [2.0, np.nan])
     assert set(table.columns) == {"loss", "x/y"}
+    present = table.columns["x/y"].present
+    assert present is not None
+    assert present.tolist() == [True, False]
+    assert table.appended == ("_step" in str(history))
 
 
 def test_dump_of_several_runs(make_log: MakeLog) -> None:
