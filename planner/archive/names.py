@@ -143,6 +143,10 @@ _GENERIC = re.compile(
 _ENDINGS = re.compile(r"(\.(gz|zst|csv|tsv|jsonl?|ndjson|txt|log|out|err))+$", re.IGNORECASE)
 
 
+# ModelZoo writes a folder in here each time a run is started.
+_STARTS = "cerebras_logs"
+
+
 def group_key(source: str) -> str:
     """Return what the files of one run have in common: the path without what says nothing.
 
@@ -152,6 +156,8 @@ def group_key(source: str) -> str:
     parts = [part for part in source.split("/") if part]
     stem = _ENDINGS.sub("", parts[-1]) or parts[-1]
     folders = parts[:-1]
+    if _STARTS in folders[1:]:
+        folders = folders[: folders.index(_STARTS, 1)]
     return "/".join(folders if _GENERIC.fullmatch(stem) and folders else [*folders, stem])
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from planner.archive.names import canonical
 from planner.archive.record import Mask, Steps, Table, Values
 
 if TYPE_CHECKING:
@@ -108,7 +109,8 @@ def repair(table: Table, policy: Policy) -> Repaired:
         values = column.values if order is None else column.values[order]
         keep = column.present if order is None or column.present is None else column.present[order]
         made = _series(steps, values, tokens, segments, keep, superseded, policy)
-        made.window = table.window
+        # of what is logged, trainers average only the training loss
+        made.window = table.window if canonical(name) == "train/loss" else None
         if column.decimals is not None:
             made.decimals = column.decimals
         done.series[name] = made

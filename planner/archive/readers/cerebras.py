@@ -32,7 +32,8 @@ _CHECKPOINT = re.compile(r"checkpoint_\d{1,15}\.mdl")
 _LOADING = re.compile(r"\bload|\bresum|found latest", re.IGNORECASE)
 
 # how fast it went is no quantity of the training
-_CLOCKS = re.compile(r"rate|time|batch$|^epoch$", re.IGNORECASE)
+_CLOCKS = {"rate", "globalrate", "time", "looptimeremaining", "timeremaining", "batch", "epoch"}
+_NAMES = {"learningrate": "lr"}
 _PARAMETERS = "trainer_params.yaml"
 
 
@@ -79,10 +80,12 @@ class CerebrasReader:
                 starts += 1
             elif (match := _CHECKPOINT.search(line)) and _LOADING.search(line[: match.start()]):
                 run.resumed_from = line[: match.end()].split()[-1].strip("'\"")
-        run.config.update(_run_folder(log.source.path))
-        if starts == 1 and train and run.resumed_from is None and samples % train[-1] == 0:
+        if not log.source.is_remote:
+            run.config.update(_run_folder(log.source.path))
+        steps = max(train, default=0)
+        if starts == 1 and steps and run.resumed_from is None and samples % steps == 0:
             # one whole start from step 0: what it processed is what it trained on
-            run.config.setdefault("global_batch_size", samples // train[-1])
+            run.config.setdefault("global_batch_size", samples // steps)
         run.tables.append(rows.table())
         return [run]
 
@@ -94,7 +97,8 @@ _APPLIANCE = re.compile(
 
 
 def _quantities(text: str) -> dict[str, str]:
-    return {name.lower(): v for name, v in _PAIR.findall(text) if not _CLOCKS.search(name)}
+    pairs = ((name.lower(), value) for name, value in _PAIR.findall(text))
+    return {_NAMES.get(name, name): value for name, value in pairs if name not in _CLOCKS}
 
 
 def _run_folder(path: str) -> dict[str, Any]:

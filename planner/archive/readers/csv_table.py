@@ -209,12 +209,18 @@ def read_sheet(log: Log) -> Sheet:
 
 
 def _unique(names: list[str]) -> list[str]:
-    seen: dict[str, int] = {}
+    taken = set(names)
+    following: dict[str, int] = {}
     result = []
     for name in names:
-        count = seen.get(name, 0)
-        seen[name] = count + 1
-        result.append(f"{name}.{count}" if count else name)
+        if name not in following:
+            following[name] = 1
+            result.append(name)
+            continue
+        while (unique := f"{name}.{following[name]}") in taken:
+            following[name] += 1
+        taken.add(unique)
+        result.append(unique)
     return result
 
 

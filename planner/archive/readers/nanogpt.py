@@ -79,7 +79,6 @@ _LLMC_NAMES = {
 _SETTINGS_CLASS = re.compile(r"^class (?:Hyperparameters|args)\b")
 _SETTING = re.compile(r"^    (\w{1,60})\s{0,20}(?::[^=]{0,60})?= ?([^#]{1,200})")
 _CODE = re.compile(r"^(?:import|from) \w", re.MULTILINE)
-_CODE_BYTES = 1 << 20
 
 
 class NanoGptReader:
@@ -98,8 +97,7 @@ class NanoGptReader:
             return True
         if len(log.head) < HEAD_BYTES or not _CODE.search(decode(log.head[:4096])):
             return False
-        with log.source.open() as stream:
-            more = decode(stream.read(_CODE_BYTES))
+        more = decode(next(log.source.blocks(), b""))
         return _count([line for line in more.splitlines() if len(line) <= MAX_LINE]) >= 2
 
     def read(self, log: Log) -> list[LoggedRun]:

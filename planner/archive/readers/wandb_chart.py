@@ -12,9 +12,13 @@ from planner.archive.readers.csv_table import header, integers, read_sheet
 from planner.archive.record import Column, LoggedRun, Table
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from planner.archive.readers.csv_table import Sheet
     from planner.archive.readers.protocol import Log
     from planner.archive.record import Mask, Values
+
+    Cells = tuple[Values, Mask | None]
 
 _BETWEEN = " - "
 _LOW, _HIGH = "__MIN", "__MAX"
@@ -47,14 +51,14 @@ class WandbChartReader:
         steps, good = integers(*found)
         keep = np.ones(len(steps), np.bool_) if good is None else good
         runs: dict[str, LoggedRun] = {}
-        for name in sheet.names[1:]:
-            label, _, metric = name.rpartition(_BETWEEN)
+        for name, label, metric, line in _curves(log, sheet):
             plain = metric.removesuffix(_LOW).removesuffix(_HIGH)
             if plain.lower() in LOGGER_NAMES or plain in STEP_NAMES or plain.startswith("_"):
                 continue
             run = runs.setdefault(label, LoggedRun([], label=label, name=label))
             column = _column(sheet, name, keep)
-            if column is None or _band_says_nothing(sheet, name, keep, column[0]):
+            if column is None or (line and _same(column, _column(sheet, line, keep))):
+                # one run has no band: its edges lie on its line
                 continue
             values, present = column
             if not run.tables:
@@ -68,7 +72,25 @@ class WandbChartReader:
         return [run for run in runs.values() if run.tables]
 
 
-def _column(sheet: Sheet, name: str, keep: Mask) -> tuple[Values, Mask | None] | None:
+def _curves(log: Log, sheet: Sheet) -> Iterator[tuple[str, str, str, str]]:
+    """Yield (column, run, metric, column of the line that this is an edge of, if any).
+
+    Runs of the same name have columns of the same name: they are told apart by a number.
+    """
+    found = header(log)
+    seen: dict[str, int] = {}
+    names = set(sheet.names)
+    for given, name in zip(found[0] if found else [], sheet.names, strict=False):
+        run, between, metric = given.rpartition(_BETWEEN)
+        if not between:
+            continue
+        count = seen[given] = seen.get(given, 0) + 1
+        line = given.removesuffix(_LOW).removesuffix(_HIGH) + name[len(given) :]
+        line = line if line != name and line in names else ""
+        yield name, run if count == 1 else f"{run}-{count}", metric, line
+
+
+def _column(sheet: Sheet, name: str, keep: Mask) -> Cells | None:
     column = sheet.numbers(name)
     if column is None:
         return None
@@ -76,11 +98,5 @@ def _column(sheet: Sheet, name: str, keep: Mask) -> tuple[Values, Mask | None] |
     return values[keep], None if present is None else present[keep]
 
 
-def _band_says_nothing(sheet: Sheet, name: str, keep: Mask, values: Values) -> bool:
-    """Return whether this is an edge of a band that lies on its line: one run has no band."""
-    for edge in (_LOW, _HIGH):
-        middle = name.removesuffix(edge)
-        if middle != name and middle in sheet.names:
-            line = _column(sheet, middle, keep)
-            return line is not None and np.array_equal(line[0], values, equal_nan=True)
-    return False
+def _same(edge: Cells, line: Cells | None) -> bool:
+    return line is not None and np.array_equal(edge[0], line[0], equal_nan=True)

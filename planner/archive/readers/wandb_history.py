@@ -37,11 +37,18 @@ class WandbHistoryReader:
         run = sheet_run(sheet, log, step)
         if step != CALL_COUNTER:
             for table in run.tables:
+                # the rows stand in the order of time if the logger's calls do
+                table.appended = _rises(sheet)
                 table.columns.pop(CALL_COUNTER, None)
             run.config.pop(CALL_COUNTER, None)
             if mapped is None:
                 run.notes.append(f"steps are those of {step!r}; W&B's own count logger calls")
         return [run]
+
+
+def _rises(sheet: Sheet) -> bool:
+    counter = sheet.numbers(CALL_COUNTER) if CALL_COUNTER in sheet.names else None
+    return counter is not None and bool((np.diff(counter[0]) >= 0).all())
 
 
 def _step(sheet: Sheet) -> str:

@@ -229,3 +229,14 @@ def test_a_table_of_runs_of_many_cells_is_refused(make_log: MakeLog) -> None:
     text = b"Name,State,Created,Tags\n" + b"a,b,c,d\n" * 1_100_000
     with pytest.raises(LogError, match="more than 4,000,000 cells"):
         reader_named("wandb-runs").read(make_log(text))
+
+
+@given(names=st.lists(st.sampled_from(["a", "a.1", "a.2", "a.1.1", "b", " "]), max_size=6))
+def test_columns_of_the_same_name_are_told_apart(names: list[str], make_log: MakeLog) -> None:
+    header = ",".join(["step", *names])
+    rows = "".join(",".join(str(i) for _ in range(len(names) + 1)) + "\n" for i in range(3))
+    log = make_log(f"{header}\n{rows}")
+    if names and " " not in names:
+        (run,) = reader_named("csv").read(log)
+        assert len(run.tables[0].columns) == len(names)
+    attempt("csv", log)

@@ -243,6 +243,7 @@ def test_megatron_blowups(data_dir: Path, open_log: OpenLog) -> None:
         assert (np.diff(series["lm loss"].steps) == 200).all()
         assert (np.diff(series["validation/loss"].steps) == 100).all()
         assert series["lm loss"].window == 200
+        assert series["validation/loss"].window is None
         assert series["lm loss"].decimals == 6
         assert ("loss scale" in series) == ("bf16" not in name and "fp32" not in name)
         assert ("grad norm" in series) == ("fp32" not in name)

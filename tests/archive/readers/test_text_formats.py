@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from planner.archive.errors import LogError
 from planner.archive.metadata import Metadata
+from planner.archive.names import group_key
 from planner.archive.policies import Policy, repair
 from planner.archive.readers import Log
 from planner.archive.readers.cerebras import CerebrasReader, run_parameters
@@ -157,6 +159,15 @@ def test_cerebras_survey_line(make_log: MakeLog) -> None:
     assert CerebrasReader().recognizes(log)
     _, table = only(CerebrasReader().read(log))
     assert series(table, "loss") == [(50, 7.9)]
+
+
+def test_cerebras_that_stopped_at_once(make_log: MakeLog) -> None:
+    run, _ = only(
+        CerebrasReader().read(
+            make_log("| Train Device=CSX, Step=0, Loss=9.00000\nProcessed 8 sample(s) in 1 s.\n")
+        )
+    )
+    assert "global_batch_size" not in run.config
 
 
 def test_cerebras_before_commas(make_log: MakeLog) -> None:
@@ -380,3 +391,24 @@ def test_names_are_bounded(make_log: MakeLog) -> None:
     block = "----- arguments -----\n" + "".join(f" a{i} ...... 1\n" for i in range(20_000))
     run, _ = only(MegatronReader().read(make_log(block)))
     assert len(run.config) == 10_000
+
+
+def test_a_cut_gzip_of_a_long_source_is_told(make_log: MakeLog) -> None:
+    noise = "".join(f"# {i * 7919 % 1000003}\n" for i in range(40_000))
+    data = gzip.compress((SOURCE + noise).encode())
+    with pytest.raises(LogError, match="cut short"):
+        NanoGptReader().recognizes(make_log(data[: len(data) * 3 // 4]))
+
+
+@pytest.mark.parametrize(
+    ("source", "key"),
+    [
+        ("data/a/cerebras_logs/2026/run.log", "data/a"),
+        ("data/a/cerebras_logs/latest/run.log", "data/a"),
+        ("a/cerebras_logs/2026/run.log", "a"),
+        ("cerebras_logs/2026/run.log", "cerebras_logs/2026"),
+        ("data/a/run.log", "data/a"),
+    ],
+)
+def test_the_starts_of_a_run_folder_are_one_run(source: str, key: str) -> None:
+    assert group_key(source) == key

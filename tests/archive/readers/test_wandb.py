@@ -10,6 +10,7 @@ import pytest
 
 from planner.archive.errors import LogError
 from planner.archive.metadata import Metadata
+from planner.archive.policies import Policy, repair
 from planner.archive.readers import Log, choose
 from planner.archive.readers.wandb import is_result, mapping, unique_labels, unwrap
 from planner.archive.readers.wandb_chart import WandbChartReader
@@ -108,6 +109,19 @@ def test_history_keeps_the_counter_where_own_steps_are_rare(make_log: MakeLog) -
     assert run.tables[0].steps.tolist() == list(range(10))
 
 
+def test_history_of_a_run_that_went_back(make_log: MakeLog) -> None:
+    text = "_step,iter,loss\n" + "".join(
+        f"{i},{it},{loss}\n"
+        for i, (it, loss) in enumerate([(10, 9), (20, 8), (30, 7), (20, 6), (25, 5)])
+    )
+    (run,) = WandbHistoryReader().read(make_log(text))
+    made = repair(run.tables[0], Policy())
+    # later calls of the logger are later, though the run did not get as far again
+    assert made.boundaries == [20]
+    assert made.series["loss"].steps.tolist() == [10, 20, 25]
+    assert made.series["loss"].values.tolist() == [9, 6, 5]
+
+
 def test_history_by_a_mapping(make_log: MakeLog) -> None:
     log = make_log("_step,batch,loss\n1,100,2\n2,200,1\n", {"step": "batch"})
     (run,) = WandbHistoryReader().read(log)
@@ -197,6 +211,19 @@ def test_chart_over_time_is_refused(make_log: MakeLog) -> None:
 def test_chart_keeps_series_that_start_like_a_step(make_log: MakeLog) -> None:
     (run,) = WandbChartReader().read(make_log("Step,a - step_loss,a - global_step\n1,2,3\n"))
     assert list(run.tables[0].columns) == ["step_loss"]
+
+
+def test_chart_of_runs_of_the_same_name(make_log: MakeLog) -> None:
+    text = (
+        "Step,a - loss,a - loss__MIN,a - loss__MAX,a - loss,a - loss__MIN,a - loss__MAX\n"
+        "1,5,5,5,6,6,6\n2,4,4,4,5,4,6\n"
+    )
+    first, second = WandbChartReader().read(make_log(text))
+    assert (first.label, second.label) == ("a", "a-2")
+    assert first.tables[0].columns["loss"].values.tolist() == [5, 4]
+    assert list(first.tables[0].columns) == ["loss"]
+    assert second.tables[0].columns["loss"].values.tolist() == [6, 5]
+    assert list(second.tables[0].columns) == ["loss", "loss__MIN", "loss__MAX"]
 
 
 # -- JSON
