@@ -159,6 +159,10 @@ def _run(group: Group, label: str, logged: list[tuple[Surveyed, LoggedRun]]) -> 
         "points": sum(len(s.steps) for s in first),
         "first_step": min(int(s.steps[0]) for s in first),
         "last_step": max(int(s.steps[-1]) for s in first),
+        "every": min(
+            ((s.steps[-1] - s.steps[0]) / (len(s.steps) - 1) for s in first if len(s.steps) > 1),
+            default=None,
+        ),
         "boundaries": sorted(set(starts)),
         "series": rows,
         "unknown": metadata.unknown(),

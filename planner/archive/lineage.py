@@ -24,8 +24,9 @@ _SHARED = (
 )
 # Settings that a shared model and data order cannot differ in, where a log says them.
 _ALIKE = ("model", "dataset", "data_seed", "n_layer", "n_embd", "n_head", "vocab_size", "dropout")
-_COLUMNS = ("run", "name", "unit", "first_step", "last_step", "schedule", "total_steps")
-_LINKS = ("parent_run", "branch_step", "resumed_from", "series", "config")
+_COLUMNS = ("run", "unit", "first_step", "last_step", "every", "warmup_steps", "schedule")
+_LINKS = ("parent_run", "branch_step")
+_FULL = ("name", "total_steps", "resumed_from", "config")
 _CONSTANT = {"wsd", "constant", "trapezoidal", "stable", "wsd_linear", "constant_with_warmup"}
 
 
@@ -40,7 +41,10 @@ def link_parents(archive: Archive) -> int:
     Raises:
         ArchiveError: If the archive is damaged or cannot be written.
     """
-    rows = archive.runs([*_COLUMNS, *_SHARED, *_LINKS]).to_pylist()
+    light = archive.runs([*_COLUMNS, *_LINKS]).to_pylist()
+    if not any(_late(row) or row["parent_run"] is not None for row in light):
+        return 0  # as most archives: their configurations need not be read
+    rows = archive.runs([*_COLUMNS, *_SHARED, *_LINKS, *_FULL]).to_pylist()
     for row in rows:
         row["config"] = json.loads(row["config"] or "{}")
     starts: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
@@ -73,12 +77,8 @@ def _branch_step(row: dict[str, Any]) -> int:
 
 
 def _late(row: dict[str, Any]) -> bool:
-    first, last = row["first_step"], row["last_step"]
-    dense = [s for s in row["series"] if s["points"] > 1]
-    if not dense or first <= 0 or last <= first:
-        return False
-    apart = min((s["last_step"] - s["first_step"]) / (s["points"] - 1) for s in dense)
-    return bool(first > 2 * apart and first > (row["warmup_steps"] or 0))
+    first, every = row["first_step"], row["every"]
+    return bool(every and first > 2 * every and first > (row["warmup_steps"] or 0))
 
 
 def _parent(

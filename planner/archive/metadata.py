@@ -190,19 +190,21 @@ class Metadata:
 
     def config_json(self) -> str:
         """Return the whole configuration as canonical JSON, cut to what fits a table."""
-        config: dict[str, Any] = {}
+        config = {
+            key: str(value) if isinstance(value, float) and not math.isfinite(value) else value
+            for key, value in self.config.items()
+        }
+        text = json.dumps(config, sort_keys=True, default=str)
+        if len(text) <= _MAX_CONFIG:
+            return text
         room = _MAX_CONFIG
-        for key in sorted(self.config):
-            value = self.config[key]
-            if isinstance(value, float) and not math.isfinite(value):
-                value = str(value)
-            text = json.dumps({key: value}, sort_keys=True, default=str)
-            room -= len(text)
+        short: dict[str, Any] = {"...": "cut: the configuration is too long"}
+        for key in sorted(config):
+            room -= len(json.dumps({key: config[key]}, default=str))
             if room < 0:
-                config["..."] = "cut: the configuration is too long"
                 break
-            config[key] = value
-        return json.dumps(config, sort_keys=True, default=str)
+            short[key] = config[key]
+        return json.dumps(short, sort_keys=True, default=str)
 
     def _betas(self, by_name: Mapping[str, tuple[str, Any]], origin: str) -> None:
         for name in ("betas", "adam_betas"):

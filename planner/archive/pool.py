@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -85,6 +86,9 @@ def _start() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    # reading makes many objects and few cycles
+    gc.freeze()
+    gc.set_threshold(50_000)
     try:
         import pyarrow as pa
 

@@ -90,6 +90,7 @@ def runs_schema() -> Any:
             ("points", whole),
             ("first_step", whole),
             ("last_step", whole),
+            ("every", real),
             ("boundaries", pa.list_(whole)),
             ("series", pa.list_(series_type())),
             ("unknown", texts),

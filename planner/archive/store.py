@@ -88,18 +88,23 @@ class Archive:
         folder = Path(path)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if not (folder / _MARK).exists():
+            made = (folder / _MARK).exists()
+            if not made:
                 ours = {*_PARTS, _PLANS, _MARK}
                 if any(e.name not in ours and e.name[0] != "." for e in folder.iterdir()):
                     raise ArchiveError(
                         "is a folder of other files, wanted an archive", file=str(path)
                     )
-                text = json.dumps({"schema": SCHEMA, "buckets": BUCKETS}) + "\n"
-                temporary = folder / f".{_MARK}.{os.getpid()}"
-                temporary.write_text(text)
-                _commit(temporary, folder / _MARK)
             for part in (*_PARTS, _WORK):
                 (folder / part).mkdir(exist_ok=True)
+            if not made:
+                text = json.dumps({"schema": SCHEMA, "buckets": BUCKETS}) + "\n"
+                temporary = folder / _WORK / f"{_MARK}.{os.getpid()}"
+                temporary.write_text(text)
+                _commit(temporary, folder / _MARK)
+            for left in (folder / _WORK).glob(f"{_MARK}.*"):
+                if not _alive(left.suffix[1:]):
+                    left.unlink(missing_ok=True)
         except (FileExistsError, NotADirectoryError):
             raise ArchiveError("is a file, wanted a folder", file=str(path)) from None
         except OSError as error:
@@ -343,6 +348,17 @@ class Archive:
                 raise ArchiveError(
                     f"cannot be read: {error.strerror}", file=str(self.path)
                 ) from None
+
+
+def _alive(process: str) -> bool:
+    """Return whether a process of this machine lives; what cannot be told counts as alive."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, ValueError, OverflowError):
+        return True
+    return True
 
 
 def _check(path: Path) -> None:
