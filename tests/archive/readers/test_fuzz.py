@@ -132,21 +132,21 @@ def test_packed_and_otherwise_encoded_logs_are_the_same(
 
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.binary(max_size=2000))
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_noise(name: str, data: bytes, make_log: MakeLog) -> None:
     attempt(name, make_log(data))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(text=st.text(max_size=500))
-@settings(max_examples=40)
+@settings(max_examples=25)
 def test_text(name: str, text: str, make_log: MakeLog) -> None:
     attempt(name, make_log(text.encode("utf-8", "surrogatepass")))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @given(seed=st.integers(0, 2**32))
-@settings(max_examples=100)
+@settings(max_examples=60)
 def test_mutations(name: str, seed: int, samples: dict[str, bytes], make_log: MakeLog) -> None:
     rng = random.Random(seed)
     data = bytearray(samples[name])
@@ -171,7 +171,7 @@ def test_mutations(name: str, seed: int, samples: dict[str, bytes], make_log: Ma
 @pytest.mark.parametrize("name", NAMES)
 def test_every_truncation(name: str, samples: dict[str, bytes], make_log: MakeLog) -> None:
     data = samples[name]
-    for size in range(0, len(data), max(1, len(data) // 200)):
+    for size in range(0, len(data), max(1, len(data) // 80)):
         attempt(name, make_log(data[:size]))
 
 
