@@ -41,10 +41,10 @@ def link_parents(archive: Archive) -> int:
     Raises:
         ArchiveError: If the archive is damaged or cannot be written.
     """
-    light = archive.runs([*_COLUMNS, *_LINKS]).to_pylist()
+    light = archive.rows([*_COLUMNS, *_LINKS])
     if not any(_late(row) or row["parent_run"] is not None for row in light):
         return 0  # as most archives: their configurations need not be read
-    rows = archive.runs([*_COLUMNS, *_SHARED, *_LINKS, *_FULL]).to_pylist()
+    rows = archive.rows([*_COLUMNS, *_SHARED, *_LINKS, *_FULL])
     for row in rows:
         row["config"] = json.loads(row["config"] or "{}")
     starts: dict[tuple[Any, ...], list[dict[str, Any]]] = {}

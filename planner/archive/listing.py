@@ -78,7 +78,7 @@ def list_runs(
     known_plans = [*archive.plans(), *plans]
     if known_plans:
         needed |= set(_MATCHED)
-    rows = archive.runs([name for name in names if name in needed]).to_pylist()
+    rows = archive.rows([name for name in names if name in needed])
     rows = [row for row in rows if all(holds(row[name]) for name, holds in conditions)]
     known = [row for row in rows if row[field] is not None]
     known.sort(key=lambda row: row[field], reverse=sort.startswith("-"))

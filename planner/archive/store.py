@@ -120,16 +120,26 @@ class Archive:
         Raises:
             ArchiveError: If a file of the archive is damaged.
         """
-        import pyarrow as pa
         import pyarrow.compute as pc
 
-        wanted = None if columns is None else sorted({*columns, "run", "name"})
-        tables = [t for t in (_read(f, wanted) for f in self._files("runs")) if t is not None]
-        schema = runs_schema()
-        if wanted is not None:
-            schema = pa.schema([schema.field(name) for name in wanted])
-        table = pa.concat_tables(tables) if tables else schema.empty_table()
+        table = self._runs(columns)
         return table.take(pc.sort_indices(table, [("name", "ascending"), ("run", "ascending")]))
+
+    def rows(self, columns: Sequence[str] | None = None) -> list[dict[str, Any]]:
+        """Return the runs as `runs` does, each a dict by column, sorted by name."""
+        rows: list[dict[str, Any]] = self._runs(columns).to_pylist()
+        rows.sort(key=lambda row: (row["name"], row["run"]))
+        return rows
+
+    def _runs(self, columns: Sequence[str] | None) -> pa.Table:
+        import pyarrow as pa
+
+        schema = runs_schema()
+        names = [n for n in schema.names if columns is None or n in {*columns, "run", "name"}]
+        schema = pa.schema([schema.field(name) for name in names])
+        tables = [t for t in (_read(f, names) for f in self._files("runs")) if t is not None]
+        tables = [_filled(table, schema) for table in tables]
+        return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def points(
         self, runs: Sequence[str] | None = None, series: Sequence[str] | None = None
@@ -577,6 +587,20 @@ def _read(path: Path, columns: list[str] | None = None) -> pa.Table | None:
         return None
     except (pa.ArrowInvalid, OSError) as error:
         raise ArchiveError(f"is damaged: {_short(error)}", file=str(path)) from None
+
+
+def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Return a table with all columns of a schema; those that an older one lacks are null."""
+    import pyarrow as pa
+
+    have = set(table.column_names)
+    return pa.table(
+        [
+            table.column(field.name) if field.name in have else pa.nulls(table.num_rows, field.type)
+            for field in schema
+        ],
+        names=schema.names,
+    )
 
 
 def _short(error: Exception) -> str:

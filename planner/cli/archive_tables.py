@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from contextlib import contextmanager
@@ -107,6 +108,12 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
         cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
         lines.append("  ".join(cells).rstrip())
     print("\n".join(lines))
+
+
+def print_runs_json(runs: Sequence[dict[str, Any]]) -> None:
+    """Print runs as one JSON document, a run a line: there may be many."""
+    lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in runs)
+    sys.stdout.write(f'{{"schema": "planner.runs/1", "runs": [\n{lines}\n]}}\n')
 
 
 def inspection(found: Inspected) -> dict[str, Any]:

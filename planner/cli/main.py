@@ -359,7 +359,9 @@ def runs(
         plans=_plans(plan or []),
     )
     if json:
-        _print_json({"schema": "planner.runs/1", "runs": found})
+        from planner.cli.archive_tables import print_runs_json
+
+        print_runs_json(found)
     else:
         from planner.cli.archive_tables import print_runs
 

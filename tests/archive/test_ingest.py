@@ -374,3 +374,16 @@ def test_every_value_in_json_is_finite_or_null(tmp_path: Path) -> None:
     run = by_name(archive)["n"]
     assert run["final"] is None
     assert not any(isinstance(v, float) and not math.isfinite(v) for v in run.values())
+
+
+def test_an_older_archive_lacks_columns(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    archive, _ = archived(tmp_path, csv_log(tmp_path / "logs" / "a.csv"))
+    for file in (archive.path / "runs").iterdir():
+        pq.write_table(pq.read_table(file).drop_columns(["every", "metric"]), file)
+    run = by_name(archive)["a"]
+    assert (run["every"], run["metric"], run["points"]) == (None, None, 10)
+    _, report = archived(tmp_path, csv_log(tmp_path / "logs" / "b.csv", seed=1))
+    assert report.added == ["b"]
+    assert sorted(by_name(archive)) == ["a", "b"]

@@ -182,7 +182,8 @@ def read_sheet(log: Log) -> Sheet:
         return arrow.read_csv(
             pa.BufferReader(data),
             read_options=arrow.ReadOptions(
-                use_threads=False,
+                # the serial reader starts and ends a thread of its own for every file
+                use_threads=True,
                 column_names=names,
                 skip_rows=1,
                 block_size=max(1 << 20, min(len(data) + 1, MAX_LINE_BYTES)),
