@@ -35,6 +35,12 @@ app = typer.Typer(
 
 SpecFile = Annotated[str, typer.Argument(metavar="SPEC", help="Spec (YAML); - is standard input.")]
 PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="Plan; - is standard input.")]
+LogPaths = Annotated[
+    list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns or URLs of logs.")
+]
+MappingOption = Annotated[
+    str | None, typer.Option("--mapping", help="YAML: what the logs do not say by themselves.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that were edited.")]
 
@@ -481,6 +487,115 @@ def coordinate_check(
         print_coordinates(document)
     if not document["ok"]:
         raise typer.Exit(1)
+
+
+def ingest(
+    paths: LogPaths,
+    output: Annotated[
+        str, typer.Option("-o", "--output", metavar="ARCHIVE", help="Folder of the archive.")
+    ],
+    mapping: MappingOption = None,
+    workers: Annotated[
+        int | None, typer.Option("-j", "--workers", min=1, help="Processes; default: all cores.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """Read training logs into an archive; exit code 1 if a file could not be read."""
+    from planner.archive import ingest as ingest_logs
+    from planner.archive import read_mapping
+    from planner.cli.archive_tables import print_report, progress_bar
+
+    rules = read_mapping(mapping) if mapping else None
+    with progress_bar(quiet=json) as progress:
+        report = ingest_logs(
+            paths, output, mapping=rules, workers=workers or _cores(), progress=progress
+        )
+    if json:
+        _print_json({"schema": "planner.ingest/1", "archive": output, **_report(report)})
+    else:
+        print_report(report, output)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+@verb
+def runs(
+    archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive.")],
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="Such as 'params>=100M' or 'name=*1xC*'; may be repeated."),
+    ] = None,
+    sort: Annotated[str, typer.Option("--sort", help="Field; -FIELD reverses.")] = "name",
+    limit: Annotated[int | None, typer.Option("--limit", min=0, help="At most so many.")] = None,
+    plan: Annotated[
+        list[str] | None, typer.Option("--plan", help="Match runs to this plan; may be repeated.")
+    ] = None,
+    json: Json = False,
+) -> None:
+    """List the runs of an archive."""
+    from planner.archive import Archive, list_runs
+    from planner.archive.listing import SHORT
+
+    found = list_runs(
+        Archive(archive),
+        where=where or (),
+        sort=sort,
+        limit=limit,
+        columns=None if json else SHORT,
+        plans=_plans(plan or []),
+    )
+    if json:
+        from planner.cli.archive_tables import print_runs_json
+
+        print_runs_json(found)
+    else:
+        from planner.cli.archive_tables import print_runs
+
+        print_runs(found)
+
+
+@verb
+def inspect(paths: LogPaths, mapping: MappingOption = None, json: Json = False) -> None:
+    """Say what an ingest would read, and why not, changing nothing."""
+    from planner.archive import inspect as inspect_logs
+    from planner.archive import read_mapping
+    from planner.cli.archive_tables import inspection, print_inspection
+
+    found = inspect_logs(paths, mapping=read_mapping(mapping) if mapping else None)
+    if json:
+        _print_json({"schema": "planner.inspect/1", **inspection(found)})
+    else:
+        print_inspection(found)
+    if found.failed:
+        raise typer.Exit(1)
+
+
+def _plans(names: list[str]) -> list[Any]:
+    if not names:
+        return []
+    from planner.plan import read_plan
+
+    return [read_plan(name) for name in names]
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _report(report: Any) -> dict[str, Any]:
+    def files(items: list[tuple[str, str]]) -> list[dict[str, str]]:
+        return [{"file": name, "reason": reason} for name, reason in items]
+
+    return {
+        "files": report.files,
+        "points": report.points,
+        "added": report.added,
+        "replaced": report.replaced,
+        "unchanged": report.unchanged,
+        "plans": report.plans,
+        "skipped": files(report.skipped),
+        "failed": files(report.failed),
+    }
 
 
 def _settings(given: list[str]) -> dict[str, str]:

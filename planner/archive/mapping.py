@@ -1,0 +1,290 @@
+"""The mapping file: what a log does not say by itself, and sidecar files beside logs."""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from planner.archive.errors import MappingError
+from planner.archive.metadata import FACTS
+from planner.archive.policies import Policy
+from planner.documents import Document, read_document
+from planner.errors import PlannerError, UnitError, did_you_mean
+from planner.units import parse_count, show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planner.archive.source import Source
+
+MAPPING_SCHEMA = "planner.mapping/1"
+FOLDER_SIDECAR = "planner-run.yaml"
+FILE_SIDECAR = ".planner.yaml"
+_MAX_PATTERN = 500
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _count(value: Any) -> Any:
+    return parse_count(value) if isinstance(value, (str, int)) and value is not True else value
+
+
+def _pattern(value: str) -> str:
+    if len(value) > _MAX_PATTERN:
+        raise ValueError(f"is longer than {_MAX_PATTERN} characters")
+    try:
+        found = re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}") from None
+    if found.groups < 1:
+        raise ValueError("wanted a regular expression with a group that is the run's name")
+    return value
+
+
+Count = Annotated[int, BeforeValidator(_count), Field(ge=0, le=10**18)]
+Real = Annotated[float, Field(allow_inf_nan=False)]
+_STRICT = ConfigDict(extra="forbid", frozen=True)
+
+
+class Constants(BaseModel):
+    """Facts that a person declares; they come before what a log says."""
+
+    model_config = _STRICT
+
+    params: Count | None = None
+    tokens: Count | None = None
+    batch_tokens: Count | None = None
+    seq_len: Count | None = None
+    total_steps: Count | None = None
+    warmup_steps: Count | None = None
+    seed: Count | None = None
+    lr: Real | None = None
+    min_lr: Real | None = None
+    weight_decay: Real | None = None
+    beta1: Real | None = None
+    beta2: Real | None = None
+    eps: Real | None = None
+    tpp: Real | None = None
+    optimizer: str | None = None
+    schedule: str | None = None
+    tokenizer: str | None = None
+    run_digest: str | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """Return what is declared."""
+        return self.model_dump(exclude_none=True)
+
+
+class Repairs(BaseModel):
+    """How repairs are made, where it is not by default."""
+
+    model_config = _STRICT
+
+    duplicates: Literal["last", "first"] | None = None
+    restarts: Literal["stitch", "keep"] | None = None
+
+
+class Rule(BaseModel):
+    """What holds for the files whose path or name matches a pattern."""
+
+    model_config = _STRICT
+
+    match: Annotated[str, Field(min_length=1, max_length=_MAX_PATTERN)]
+    reader: str | None = None
+    ignore: bool = False
+    run: Annotated[str, BeforeValidator(lambda v: _pattern(v) if isinstance(v, str) else v)] = ""
+    columns: dict[str, str] = {}
+    constants: Constants = Constants()
+    policy: Repairs = Repairs()
+
+    def matches(self, source: str) -> bool:
+        """Return whether the rule holds for a file, by its path or by its name."""
+        name = source.rpartition("/")[2]
+        return fnmatch.fnmatchcase(source, self.match) or fnmatch.fnmatchcase(name, self.match)
+
+
+class MappingFile(BaseModel):
+    """The whole file."""
+
+    model_config = _STRICT
+
+    schema_: Annotated[Literal["planner.mapping/1"], Field(alias="schema")]
+    files: list[Rule]
+
+
+@dataclass(frozen=True)
+class Applied:
+    """What the mapping file says about one file.
+
+    Attributes:
+        reader: Name of the reader to use, or None to choose by content.
+        ignore: Whether to leave the file out.
+        run: Name of the run that the file is a part of, if a rule says so.
+        fields: Canonical field to the log's own name.
+        facts: Declared facts.
+        policy: How repairs are made.
+    """
+
+    reader: str | None = None
+    ignore: bool = False
+    run: str | None = None
+    fields: tuple[tuple[str, str], ...] = ()
+    facts: tuple[tuple[str, Any], ...] = ()
+    policy: Policy = field(default_factory=Policy)
+
+
+class Mapping:
+    """The rules of a mapping file; without one, none.
+
+    Args:
+        rules: In order; where two say something about one file, the later one holds.
+    """
+
+    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+        self._rules = rules
+
+    def apply(self, source: str) -> Applied:
+        """Return what all rules together say about a file."""
+        reader: str | None = None
+        ignore = False
+        run: str | None = None
+        fields: dict[str, str] = {}
+        facts: dict[str, Any] = {}
+        policy: dict[str, Any] = {}
+        for rule in self._rules:
+            if not rule.matches(source):
+                continue
+            reader = rule.reader or reader
+            ignore = ignore or rule.ignore
+            found = re.search(rule.run, source) if rule.run else None
+            if found is not None and found[1]:
+                run = found[1]
+            fields |= rule.columns
+            facts |= rule.constants.facts()
+            policy |= rule.policy.model_dump(exclude_none=True)
+        return Applied(
+            reader, ignore, run, tuple(fields.items()), tuple(facts.items()), Policy(**policy)
+        )
+
+
+def read_mapping(path: str | os.PathLike[str]) -> Mapping:
+    """Read a mapping file.
+
+    Raises:
+        MappingError: If it cannot be read or is not a mapping, naming file, line and field.
+    """
+    from planner.archive.readers import reader_named
+
+    document = _document(path)
+    found = _validated(document, MappingFile)
+    for i, rule in enumerate(found.files):
+        if rule.reader is not None:
+            try:
+                reader_named(rule.reader)
+            except MappingError as error:
+                raise _at(document, ("files", str(i), "reader"), error.message) from None
+    return Mapping(found.files)
+
+
+def is_sidecar(name: str) -> bool:
+    """Return whether a file's name says that it describes a run and holds no points."""
+    return name == FOLDER_SIDECAR or name.endswith(FILE_SIDECAR) or name in _JSON_SIDECARS
+
+
+_JSON_SIDECARS = ("hparams.json", "config.json", "args.json")
+_MAX_SIDECAR = 1 << 20
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """What lies beside a log.
+
+    Attributes:
+        declared: Facts from YAML sidecars, which a person wrote for this.
+        said: Configurations from JSON files, by file name.
+        digest: Of all of it, so that a change is noticed.
+    """
+
+    declared: tuple[tuple[str, Any], ...] = ()
+    said: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
+
+
+def read_sidecars(source: Source) -> Sidecar:
+    """Read what lies beside a log.
+
+    Raises:
+        MappingError: If a YAML sidecar is wrong.
+    """
+    from planner.archive.readers.jsonl import flatten, parse_json
+
+    folder, name = os.path.split(source.path)
+    declared: dict[str, Any] = {}
+    for path in (os.path.join(folder, FOLDER_SIDECAR), source.path + FILE_SIDECAR):
+        if os.path.isfile(path):
+            declared |= _validated(_document(path), Constants).facts()
+    said = []
+    for beside in _JSON_SIDECARS:
+        path = os.path.join(folder, beside)
+        if beside == name or not os.path.isfile(path) or os.path.getsize(path) > _MAX_SIDECAR:
+            continue
+        try:
+            with open(path, encoding="utf-8-sig") as stream:
+                value = parse_json(stream.read())
+        except (OSError, ValueError):
+            continue  # somebody else's file: it says nothing here
+        if isinstance(value, dict):
+            said.append((beside, tuple(flatten(value))))
+    return Sidecar(tuple(declared.items()), tuple(said))
+
+
+def canonical_json(value: Any) -> str:
+    """Return JSON that is the same for equal values."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def _document(path: str | os.PathLike[str]) -> Document:
+    try:
+        return read_document(path)
+    except PlannerError as error:
+        raise MappingError(
+            error.message, file=error.file, line=error.line, field=error.field
+        ) from None
+
+
+def _validated(document: Document, model: type[Model]) -> Model:
+    if not isinstance(document.value, dict):
+        raise MappingError("wanted a mapping of names to values", file=document.name, line=1)
+    try:
+        return model.model_validate(document.value)
+    except UnitError as error:
+        raise MappingError(error.message, file=document.name) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = tuple(str(part) for part in first["loc"])
+        message = str(first["msg"]).removeprefix("Value error, ")
+        if first["type"] == "extra_forbidden":
+            known = list(FACTS) if "constants" in place or model is Constants else list(_KEYS)
+            message = f"is no known key; {did_you_mean(place[-1], known)}"
+        elif first["type"] == "missing":
+            message = "is missing"
+        elif not first["type"].startswith("value_error"):
+            message = f"got {show(first['input'])}: {message[:1].lower()}{message[1:]}"
+        raise _at(document, place, message) from None
+
+
+_KEYS = ("schema", "files", *Rule.model_fields, *Repairs.model_fields)
+
+
+def _at(document: Document, place: tuple[str, ...], message: str) -> MappingError:
+    return MappingError(
+        message,
+        file=document.name,
+        line=document.line(place),
+        field=".".join(place) or None,
+    )

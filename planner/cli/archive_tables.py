@@ -1,0 +1,188 @@
+"""What the archive's verbs print: lists that may be long, so plain text rather than tables."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from planner.units import format_count
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from planner.archive import Inspected, Progress, Report
+
+_SHOWN = 20
+_LEAST_NAME = 12
+
+
+@contextmanager
+def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
+    """Show a bar on a terminal, nothing in a pipe."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    from planner.cli.tables import console
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
+    with Bar(*columns, console=console(err=True), transient=True) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(stage: str, done: int, total: int, /) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], completed=done, total=total)
+
+        yield tell
+
+
+def print_report(report: Report, archive: str) -> None:
+    """Print what an ingest did; what could not be read goes to standard error."""
+    parts = [f"{len(report.added):,} runs added"]
+    if report.replaced:
+        parts.append(f"{len(report.replaced):,} read again")
+    if report.unchanged:
+        parts.append(f"{report.unchanged:,} unchanged")
+    print(f"{archive}: {', '.join(parts)}; {report.points:,} points from {report.files:,} files")
+    if report.plans:
+        print(f"{report.plans:,} plans are kept beside the runs")
+    if report.skipped:
+        count = len(report.skipped)
+        print(f"{count:,} files are no logs; planner inspect says why")
+    _print_failed(report.failed)
+
+
+def print_runs(runs: Sequence[dict[str, Any]]) -> None:
+    """Print runs, one a line, in columns; the name gives way where room is short."""
+    header: tuple[str, ...] = (
+        "run",
+        "name",
+        "params",
+        "tokens",
+        "TPP",
+        "tau",
+        "lr",
+        "final loss",
+        "last step",
+    )
+    planned = bool(runs) and "planned" in runs[0]
+    if planned:
+        header = (*header, "planned as")
+    rows: list[tuple[str, ...]] = [header]
+    for run in runs:
+        rows.append(
+            (
+                run["run"],
+                run["name"],
+                _text(run["params"], format_count),
+                _text(run["tokens"], format_count),
+                _text(run["tpp"], "{:.4g}".format),
+                _text(run["tau"], "{:.3g}".format),
+                _text(run["lr"], "{:.3g}".format),
+                _text(run["final"], "{:.4f}".format),
+                _text(run["last_step"], str),
+                *((_text(run["planned"], lambda p: f"{p['run']} ({p['by']})"),) if planned else ()),
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    if sys.stdout.isatty():
+        room = shutil.get_terminal_size().columns - sum(widths) + widths[1] - 2 * len(widths)
+        widths[1] = max(_LEAST_NAME, min(widths[1], room))
+    lines = []
+    for row in rows:
+        name = row[1]
+        if len(name) > widths[1]:
+            name = "..." + name[len(name) - widths[1] + 3 :]
+        cells = [row[0].ljust(widths[0]), name.ljust(widths[1])]
+        cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    print("\n".join(lines))
+
+
+def print_runs_json(runs: Sequence[dict[str, Any]]) -> None:
+    """Print runs as one JSON document, a run a line: there may be many."""
+    lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in runs)
+    sys.stdout.write(f'{{"schema": "planner.runs/1", "runs": [\n{lines}\n]}}\n')
+
+
+def inspection(found: Inspected) -> dict[str, Any]:
+    """Return what an inspection found, for JSON."""
+    from planner.archive.listing import record
+
+    return {
+        "files": [
+            {
+                "file": item.source.name,
+                "status": item.status,
+                "reader": item.reader or None,
+                "reason": item.reason or None,
+                "bytes": item.size or None,
+            }
+            for item in found.surveyed
+        ],
+        "runs": [record(stored.row) for stored in found.runs],
+        "failed": [{"file": name, "reason": reason} for name, reason in found.failed],
+    }
+
+
+def print_inspection(found: Inspected) -> None:
+    """Print each run that would be read with its series, then each file that would not."""
+    for stored in found.runs:
+        row = stored.row
+        known = ", ".join(
+            f"{name} {_text(row[name], _short)}"
+            for name in ("params", "tokens", "batch_tokens", "lr", "weight_decay", "tpp", "tau")
+            if row[name] is not None
+        )
+        print(f"{row['name']}  ({', '.join(row['readers'])})")
+        if known:
+            print(f"  {known}")
+        if row["unknown"]:
+            print(f"  not known: {', '.join(row['unknown'])}")
+        for note in row["notes"]:
+            print(f"  note: {note}")
+        for series in row["series"][:_SHOWN]:
+            last = "none" if series["last"] is None else f"{series['last']:.6g}"
+            lost = f", {series['nonfinite']} not finite" if series["nonfinite"] else ""
+            print(
+                f"  {series['name']}: {series['points']:,} points, steps {series['first_step']:,} "
+                f"to {series['last_step']:,}, last {last}{lost}"
+            )
+        if len(row["series"]) > _SHOWN:
+            print(f"  and {len(row['series']) - _SHOWN} more series")
+    for item in found.surveyed:
+        if item.status in ("skipped", "beside", "plan"):
+            print(f"not read: {_printable(item.source.name)}: {item.reason}")
+    logs = sum(item.status == "log" for item in found.surveyed)
+    print(f"{len(found.runs):,} runs in {logs:,} of {len(found.surveyed):,} files")
+    _print_failed(found.failed)
+
+
+def _print_failed(failed: Sequence[tuple[str, str]]) -> None:
+    for name, reason in failed:
+        print(f"error: {_printable(name)}: {_printable(reason)}", file=sys.stderr)
+
+
+def _printable(text: str) -> str:
+    from planner.archive.names import printable
+
+    return printable(text)
+
+
+def _short(value: float) -> str:
+    return format_count(value) if value >= 1000 else f"{value:.4g}"
+
+
+def _text(value: Any, form: Callable[[Any], str]) -> str:
+    return "" if value is None else form(value)
