@@ -31,15 +31,17 @@ PLANNER_INLINE Scales scales_of(const double* theta) {
           scalar_exp(theta[kLogBeta])};
 }
 
-// Loss of one target, and its derivatives by the seven parameters unless null.
+// Sums over the terms of one target.
+struct Sums {
+  double drop;
+  double by_log_c;
+  double by_beta;
+  double by_gamma;
+};
+
 template <bool kGradient>
-PLANNER_INLINE double loss_of(const ScheduleTerms& terms, std::int64_t target, const double* theta,
-                              const Scales& scales, double* gradient) {
-  const double a = scales.a;
-  const double b = scales.b;
-  const Vec gamma = vec(-theta[kGamma]);
-  const Vec beta = vec(-scales.beta);
-  const Vec scale = vec(scales.c);
+PLANNER_INLINE Sums sums_of(const ScheduleTerms& terms, std::int64_t target, const Vec& gamma,
+                            const Vec& beta, const Vec& scale) {
   Vec drop = vec(0.0);
   Vec by_log_c = vec(0.0);
   Vec by_beta = vec(0.0);
@@ -56,69 +58,145 @@ PLANNER_INLINE double loss_of(const ScheduleTerms& terms, std::int64_t target, c
     if constexpr (kGradient) {
       const Vec wq = w * q;
       by_beta = fma(wq, log_u, by_beta);
-      const Vec slope = wq * cx * vrecip(u);
+      const Vec slope = wq * cx * vrecip_rough(u);
       by_log_c += slope;
       by_gamma = fma(slope, log_lr, by_gamma);
     }
   }
-  const double power = scalar_exp(-theta[kAlpha] * terms.log_area[target]);
-  const double fallen = b * sum(drop);
-  if constexpr (kGradient) {
-    gradient[kL0] = 1.0;
-    gradient[kLogA] = a * power;
-    gradient[kAlpha] = -a * power * terms.log_area[target];
-    gradient[kLogB] = -fallen;
-    gradient[kLogBeta] = -b * scales.beta * sum(by_beta);
-    gradient[kLogC] = -b * scales.beta * sum(by_log_c);
-    gradient[kGamma] = b * scales.beta * sum(by_gamma);
+  if constexpr (!kGradient) return {sum(drop), 0.0, 0.0, 0.0};
+  return {sum(drop), sum(by_log_c), sum(by_beta), sum(by_gamma)};
+}
+
+// The seven derivatives of the loss of eight targets, and the losses, from their sums.
+PLANNER_INLINE Vec losses_of(const double* theta, const Scales& scales, const Vec& log_area,
+                             const Vec& drop, const Vec& by_log_c, const Vec& by_beta,
+                             const Vec& by_gamma, Vec* gradient) {
+  const Vec decay = scales.a * vexp_bounded(-theta[kAlpha] * log_area);
+  const Vec fallen = scales.b * drop;
+  const double b_beta = scales.b * scales.beta;
+  gradient[kL0] = vec(1.0);
+  gradient[kLogA] = decay;
+  gradient[kAlpha] = -decay * log_area;
+  gradient[kLogB] = -fallen;
+  gradient[kLogBeta] = -b_beta * by_beta;
+  gradient[kLogC] = -b_beta * by_log_c;
+  gradient[kGamma] = b_beta * by_gamma;
+  return theta[kL0] + decay - fallen;
+}
+
+// Eight targets, `stride` apart; those from `count` on are the first again.
+struct Eight {
+  double log_area[kLanes];
+  double drop[kLanes];
+  double by_log_c[kLanes];
+  double by_beta[kLanes];
+  double by_gamma[kLanes];
+};
+
+template <bool kGradient>
+PLANNER_INLINE Vec eight_losses(const ScheduleTerms& terms, std::int64_t from, std::int64_t stride,
+                                std::int64_t count, const double* theta, const Scales& scales,
+                                Vec* gradient) {
+  const Vec gamma = vec(-theta[kGamma]);
+  const Vec beta = vec(-scales.beta);
+  const Vec scale = vec(scales.c);
+  Eight eight;
+  for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+    const std::int64_t target = lane < count ? from + lane * stride : from;
+    const Sums sums = sums_of<kGradient>(terms, target, gamma, beta, scale);
+    eight.log_area[lane] = terms.log_area[target];
+    eight.drop[lane] = sums.drop;
+    eight.by_log_c[lane] = sums.by_log_c;
+    eight.by_beta[lane] = sums.by_beta;
+    eight.by_gamma[lane] = sums.by_gamma;
   }
-  return theta[kL0] + a * power - fallen;
+  return losses_of(theta, scales, load(eight.log_area), load(eight.drop), load(eight.by_log_c),
+                   load(eight.by_beta), load(eight.by_gamma), gradient);
+}
+
+template <bool kGradient>
+void predict_as(const SchedulePredict& args, std::int64_t begin, std::int64_t end) {
+  const Scales scales = scales_of(args.theta);
+  for (std::int64_t from = begin; from < end; from += kLanes) {
+    const std::int64_t count = end - from < kLanes ? end - from : kLanes;
+    Vec by[kN];
+    double out[kLanes];
+    store(out, eight_losses<kGradient>(args.terms, from, 1, count, args.theta, scales, by));
+    for (std::int64_t lane = 0; lane < count; ++lane) args.loss[from + lane] = out[lane];
+    if constexpr (kGradient) {
+      for (int j = 0; j < kN; ++j) {
+        store(out, by[j]);
+        for (std::int64_t lane = 0; lane < count; ++lane) {
+          args.gradient[(from + lane) * kN + j] = out[lane];
+        }
+      }
+    }
+  }
 }
 
 void predict(const SchedulePredict& args, std::int64_t begin, std::int64_t end) noexcept {
-  const Scales scales = scales_of(args.theta);
-  for (std::int64_t i = begin; i < end; ++i) {
-    args.loss[i] = args.gradient == nullptr
-                       ? loss_of<false>(args.terms, i, args.theta, scales, nullptr)
-                       : loss_of<true>(args.terms, i, args.theta, scales, args.gradient + i * kN);
+  if (args.gradient == nullptr) {
+    predict_as<false>(args, begin, end);
+  } else {
+    predict_as<true>(args, begin, end);
   }
 }
 
 // Value, gradient and a positive matrix. Reweighted: sum min(1, delta / |r|) g g'; else only the
-// targets within delta count, as in the Hessian.
-__attribute__((noinline)) void evaluate(const ScheduleFit& args, double delta, bool reweighted,
-                                        Point& at) {
+// targets within delta count, as in the Hessian. Over every stride-th target.
+__attribute__((noinline)) void evaluate(const ScheduleFit& args, std::int64_t stride, double delta,
+                                        bool reweighted, Point& at) {
   const Scales scales = scales_of(at.theta);
-  at.value = 0.0;
+  const Vec limit = vec(delta);
+  Vec value = vec(0.0);
+  Vec g[kN];
+  Vec h[kN][kN];
   for (int i = 0; i < kN; ++i) {
-    at.gradient[i] = 0.0;
-    for (int j = 0; j < kN; ++j) at.matrix[i][j] = 0.0;
+    g[i] = vec(0.0);
+    for (int j = 0; j <= i; ++j) h[i][j] = vec(0.0);
   }
-  for (std::int64_t target = 0; target < args.targets; ++target) {
-    const double w = args.weights[target];
-    if (!(w > 0.0)) continue;
-    double g[kN];
-    const double loss = loss_of<true>(args.terms, target, at.theta, scales, g);
-    if (!(loss > 1e-300 && loss < 1e300)) {
-      at.value = kInf;
-      return;
+  for (std::int64_t from = 0; from < args.targets; from += kLanes * stride) {
+    const std::int64_t left = (args.targets - from + stride - 1) / stride;
+    const std::int64_t count = left < kLanes ? left : kLanes;
+    double log_losses[kLanes];
+    double weights[kLanes];
+    for (std::int64_t lane = 0; lane < kLanes; ++lane) {
+      const std::int64_t target = lane < count ? from + lane * stride : from;
+      log_losses[lane] = args.log_loss[target];
+      weights[lane] = lane < count ? args.weights[target] : 0.0;
     }
-    const double r = args.log_loss[target] - scalar_log(loss);
-    const double size = __builtin_fabs(r);
-    const double psi = r > delta ? delta : r < -delta ? -delta : r;
-    const double over = 1.0 / loss;
-    at.value += w * psi * (r - 0.5 * psi);
-    const double pull = w * psi * over;
-    const double inside = size <= delta ? 1.0 : reweighted ? delta / size : 0.0;
-    const double h = w * inside * over * over;
+    const Vec w = load(weights);
+    Vec by[kN];
+    const Vec loss = eight_losses<true>(args.terms, from, stride, count, at.theta, scales, by);
+    double losses[kLanes];
+    store(losses, loss);
+    for (std::int64_t lane = 0; lane < count; ++lane) {
+      if (weights[lane] > 0.0 && !(losses[lane] > 1e-300 && losses[lane] < 1e300)) {
+        at.value = kInf;
+        return;
+      }
+    }
+    const Vec usable = max(min(loss, vec(1e300)), vec(1e-300));  // where the weight is zero
+    const Vec r = load(log_losses) - vlog_normal(usable);
+    const Vec size = abs(r);
+    const Vec psi = max(min(r, limit), -limit);
+    const Vec over = 1.0 / usable;
+    const Vec m = w * psi;
+    value = fma(m, fma(psi, -0.5, r), value);
+    const Vec pull = m * over;
+    const Vec inside = reweighted ? w * select(size <= limit, 1.0, limit / size)
+                                  : keep(w, size <= limit);
+    const Vec weight = inside * over * over;
     for (int i = 0; i < kN; ++i) {
-      at.gradient[i] -= pull * g[i];
-      const double hg = h * g[i];
-      for (int j = 0; j <= i; ++j) at.matrix[i][j] += hg * g[j];
+      g[i] = fnma(pull, by[i], g[i]);
+      const Vec hg = weight * by[i];
+      for (int j = 0; j <= i; ++j) h[i][j] = fma(hg, by[j], h[i][j]);
     }
   }
+  at.value = sum(value);
   for (int i = 0; i < kN; ++i) {
-    for (int j = 0; j < i; ++j) at.matrix[j][i] = at.matrix[i][j];
+    at.gradient[i] = sum(g[i]);
+    for (int j = 0; j <= i; ++j) at.matrix[i][j] = at.matrix[j][i] = sum(h[i][j]);
   }
   if (!(at.value < kInf)) at.value = kInf;
 }
@@ -130,19 +208,22 @@ void fit_one(const ScheduleFit& args, std::int64_t start) {
     at.theta[i] = x < args.lower[i] ? args.lower[i] : x > args.upper[i] ? args.upper[i] : x;
   }
   const Box<kN> box = {args.lower, args.upper};
-  constexpr double kWidths[] = {30.0, 3.0, 1.0};
-  constexpr int kStages = 3;
+  // The Huber width comes down in stages, then all targets count.
+  constexpr double kWidths[] = {30.0, 3.0, 1.0, 1.0};
+  const int stages = args.stride > 1 ? 4 : 3;
   int evaluations = 0;
   double damping = 1e-3;
   double delta = 0.0;
+  std::int64_t stride = 1;
   bool reweighted = true;
   bool finite = true;
   Stop stop = Stop::kEvaluations;
-  const auto run = [&](Point& p) { evaluate(args, delta, reweighted, p); };
-  // At each width: reweighted while that goes fast, then as Newton.
-  for (int stage = 0; stage < kStages && finite; ++stage) {
-    const bool last = stage + 1 == kStages;
+  const auto run = [&](Point& p) { evaluate(args, stride, delta, reweighted, p); };
+  // In each: reweighted while that goes fast, then as Newton.
+  for (int stage = 0; stage < stages && finite; ++stage) {
+    const bool last = stage + 1 == stages;
     delta = kWidths[stage] * args.delta;
+    stride = last ? 1 : args.stride;
     for (int pass = 0; pass < 2 && finite; ++pass) {
       reweighted = pass == 0;
       run(at);

@@ -33,6 +33,7 @@ struct SchedulePredict {
 struct ScheduleFit {
   ScheduleTerms terms;
   std::int64_t targets;
+  std::int64_t stride;     // a fit begins on every so many targets
   const double* log_loss;  // (targets,)
   const double* weights;   // (targets,)
   const double* lower;     // (7,)

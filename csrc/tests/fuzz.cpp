@@ -207,7 +207,7 @@ void schedule(const Kernels& kernels, const Input& input) {
     std::vector<double> end(7), objective(1);
     std::vector<std::int32_t> evaluations(1), status(1, -1);
     kernels.schedule->fit(
-        {terms, n, loss.data(), weights.data(), lower.data(), upper.data(), 1e-3, 20, theta.data(),
+        {terms, n, 1 + input.options[1] % 4, loss.data(), weights.data(), lower.data(), upper.data(), 1e-3, 20, theta.data(),
          end.data(), objective.data(), evaluations.data(), status.data()},
         0, 1);
     known_status(status[0]);

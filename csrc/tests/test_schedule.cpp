@@ -17,7 +17,6 @@ struct Terms {
     for (const std::int64_t step : steps) {
       blocks.append(step, s, log_lr, w);
       first.push_back(static_cast<std::int64_t>(s.size()));
-      CHECK(first.back() - first[first.size() - 2] == blocks.count(step));
       log_area.push_back(std::log(blocks.area(step)));
     }
   }
