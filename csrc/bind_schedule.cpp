@@ -218,8 +218,7 @@ std::vector<double> solved_starts(const ScheduleKernels& kernel, const Terms& te
     for (std::int64_t i = 0; i < targets; i += stride) {
       if (!counts(i)) continue;
       const double* const row = jacobian.data() + i * kN;
-      const double predicted =
-          theta[0] + std::exp(theta[1]) * row[1] + std::exp(theta[3]) * row[3];
+      const double predicted = theta[0] + std::exp(theta[1]) * row[1] + std::exp(theta[3]) * row[3];
       off[start] += weights.data[i] * std::abs(std::log(predicted) - log_loss.data[i]);
     }
     if (!std::isfinite(off[start])) off[start] = std::numeric_limits<double>::infinity();
@@ -332,8 +331,8 @@ void bind_schedule(py::module_& m) {
   m.def("schedule_fit", &schedule_fit, py::arg("lr"), py::arg("lr_offsets"), py::arg("steps"),
         py::arg("step_offsets"), py::arg("log_loss"), py::arg("weights"), py::arg("starts"),
         py::arg("lower"), py::arg("upper"), py::kw_only(), py::arg("delta"),
-        py::arg("max_evaluations"), py::arg("solve") = 0, py::arg("blocked") = true, py::arg("threads") = py::none(),
-        "Fits the Multi-Power Law to several curves together.");
+        py::arg("max_evaluations"), py::arg("solve") = 0, py::arg("blocked") = true,
+        py::arg("threads") = py::none(), "Fits the Multi-Power Law to several curves together.");
 }
 
 }  // namespace planner

@@ -8,18 +8,18 @@ namespace planner {
 
 namespace {
 
-constexpr std::int64_t kSmallest = 8;   // steps in the smallest blocks
-constexpr double kLowest = 1e-12;       // of the peak: what a learning rate of zero counts as
-constexpr double kTolerance = 5e-8;     // error of a block, of the peak
+constexpr std::int64_t kSmallest = 8;  // steps in the smallest blocks
+constexpr double kLowest = 1e-12;      // of the peak: what a learning rate of zero counts as
+constexpr double kTolerance = 5e-8;    // error of a block, of the peak
 constexpr double kPi = 3.14159265358979323846;
 
 }  // namespace
 
 // Sums over the steps of a block, positions from where it begins.
 struct ScheduleBlocks::Moments {
-  double p[6] = {};   // of w position^i
-  double pl[3] = {};  // of w position^i log lr
-  double ll = 0.0;    // of w (log lr)^2
+  double p[6] = {};                                         // of w position^i
+  double pl[3] = {};                                        // of w position^i log lr
+  double ll = 0.0;                                          // of w (log lr)^2
   double lowest = std::numeric_limits<double>::infinity();  // log lr
   double highest = -std::numeric_limits<double>::infinity();
 
@@ -37,7 +37,7 @@ struct ScheduleBlocks::Moments {
   // Those of a block that begins `by` further on.
   void add_shifted(const Moments& m, double by) {
     if (!(m.p[0] > 0.0)) return;
-    constexpr double kChoose[6][6] = {{1},          {1, 1},        {1, 2, 1},
+    constexpr double kChoose[6][6] = {{1},          {1, 1},          {1, 2, 1},
                                       {1, 3, 3, 1}, {1, 4, 6, 4, 1}, {1, 5, 10, 10, 5, 1}};
     for (int i = 0; i < 6; ++i) {
       double sum = 0.0;
@@ -84,9 +84,8 @@ ScheduleBlocks::Nodes ScheduleBlocks::nodes_of(const Moments& m, double span) {
     const bool close = variance < 1e-4 * span * span;
     const double skew =
         close ? 0.0 : (r[3] - mean * (3.0 * r[2] - 2.0 * mean * mean)) / (variance * spread);
-    const double fourth =
-        (r[4] - mean * (4.0 * r[3] - mean * (6.0 * r[2] - 3.0 * mean * mean))) /
-        (variance * variance);
+    const double fourth = (r[4] - mean * (4.0 * r[3] - mean * (6.0 * r[2] - 3.0 * mean * mean))) /
+                          (variance * variance);
     const double norm = fourth - 1.0 - skew * skew;  // of x^2 - skew x - 1
     if (close || !(norm > 1e-6)) {
       out.count = 2;
@@ -101,12 +100,12 @@ ScheduleBlocks::Nodes ScheduleBlocks::nodes_of(const Moments& m, double span) {
     } else {
       out.count = 3;
       const double fifth =
-          (r[5] - mean * (5.0 * r[4] -
-                          mean * (10.0 * r[3] - mean * (10.0 * r[2] - 4.0 * mean * mean)))) /
+          (r[5] -
+           mean * (5.0 * r[4] - mean * (10.0 * r[3] - mean * (10.0 * r[2] - 4.0 * mean * mean)))) /
           (variance * variance * spread);
-      const double bow = (m.pl[2] / m.p[0] - mean * (2.0 * m.pl[1] / m.p[0] - mean * level)) /
-                             variance -
-                         skew * slope - level;
+      const double bow =
+          (m.pl[2] / m.p[0] - mean * (2.0 * m.pl[1] / m.p[0] - mean * level)) / variance -
+          skew * slope - level;
       rest -= bow * bow / norm;
       // The next polynomial, (x - a) (x^2 - skew x - 1) - norm x, has its roots at the nodes.
       const double a = (fifth - 2.0 * skew * fourth + skew * skew * skew) / norm;
@@ -115,8 +114,7 @@ ScheduleBlocks::Nodes ScheduleBlocks::nodes_of(const Moments& m, double span) {
       const double p = linear - 3.0 * third * third;
       const double q = a + third * (linear - 2.0 * third * third);
       const double size = std::sqrt(std::max(-p / 3.0, 0.0));
-      const double turn =
-          std::acos(std::clamp(-0.5 * q / (size * size * size), -1.0, 1.0)) / 3.0;
+      const double turn = std::acos(std::clamp(-0.5 * q / (size * size * size), -1.0, 1.0)) / 3.0;
       for (int i = 0; i < 3; ++i) {
         double t = third + 2.0 * size * std::cos(turn - 2.0 * kPi * i / 3.0);
         const double value = ((t - 3.0 * third) * t + linear) * t + a;
@@ -250,9 +248,9 @@ void ScheduleBlocks::visit(std::size_t level, std::size_t block, const Out& out)
     const double origin = area_[static_cast<std::size_t>(begin)];
     const double half = 0.5 * (area_[static_cast<std::size_t>(end)] - origin);
     const double distance = out.here - (origin + half);
-    if (distance > half && error_of(here.side[0], half, distance) +
-                                   error_of(here.side[1], half, distance) <=
-                               tolerance_) {
+    if (distance > half &&
+        error_of(here.side[0], half, distance) + error_of(here.side[1], half, distance) <=
+            tolerance_) {
       for (int i = 0; i < 2; ++i) {
         const Nodes& nodes = here.side[i];
         for (int k = 0; k < nodes.count; ++k) {

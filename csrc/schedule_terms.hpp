@@ -39,7 +39,7 @@ class ScheduleBlocks {
     double close = 0.0;   // variance of the positions, where the nodes miss their third moment
   };
   struct Block {
-    Nodes side[2];            // falls, rises
+    Nodes side[2];             // falls, rises
     std::int32_t weighty = 0;  // steps that have a weight
   };
   struct Level {

@@ -184,8 +184,8 @@ __attribute__((noinline)) void evaluate(const ScheduleFit& args, std::int64_t st
     const Vec m = w * psi;
     value = fma(m, fma(psi, -0.5, r), value);
     const Vec pull = m * over;
-    const Vec inside = reweighted ? w * select(size <= limit, 1.0, limit / size)
-                                  : keep(w, size <= limit);
+    const Vec inside =
+        reweighted ? w * select(size <= limit, 1.0, limit / size) : keep(w, size <= limit);
     const Vec weight = inside * over * over;
     for (int i = 0; i < kN; ++i) {
       g[i] = fnma(pull, by[i], g[i]);
