@@ -299,9 +299,11 @@ py::tuple schedule_fit(const py::array& lr, const py::array& lr_offsets, const p
                             status.mutable_data()};
   const double cost = 50.0 * (kNanosecondsPerTerm * static_cast<double>(terms.s.size()) +
                               100.0 * static_cast<double>(in.targets()));
-  run_without_gil(
-      batch_of(count, cost, workers),
-      [&](std::int64_t begin, std::int64_t end, int) noexcept { kernel.fit(args, begin, end); });
+  const Batch batch = batch_of(count, cost, workers);
+  const Scratch scratch(threads_for(batch), schedule_fit_scratch(in.targets()));
+  run_without_gil(batch, [&](std::int64_t begin, std::int64_t end, int worker) noexcept {
+    kernel.fit(args, begin, end, scratch.of(worker));
+  });
   // Loss and derivatives where the best start ended, while the terms are here.
   py::array_t<double> loss(in.targets());
   py::array_t<double> gradient({in.targets(), kN});

@@ -67,11 +67,11 @@ PLANNER_INLINE Sums sums_of(const ScheduleTerms& terms, std::int64_t target, con
   return {sum(drop), sum(by_log_c), sum(by_beta), sum(by_gamma)};
 }
 
-// The seven derivatives of the loss of eight targets, and the losses, from their sums.
+// The losses of eight targets and their seven derivatives, from their sums and area^-alpha.
 PLANNER_INLINE Vec losses_of(const double* theta, const Scales& scales, const Vec& log_area,
-                             const Vec& drop, const Vec& by_log_c, const Vec& by_beta,
-                             const Vec& by_gamma, Vec* gradient) {
-  const Vec decay = scales.a * vexp_bounded(-theta[kAlpha] * log_area);
+                             const Vec& power, const Vec& drop, const Vec& by_log_c,
+                             const Vec& by_beta, const Vec& by_gamma, Vec* gradient) {
+  const Vec decay = scales.a * power;
   const Vec fallen = scales.b * drop;
   const double b_beta = scales.b * scales.beta;
   gradient[kL0] = vec(1.0);
@@ -84,44 +84,29 @@ PLANNER_INLINE Vec losses_of(const double* theta, const Scales& scales, const Ve
   return theta[kL0] + decay - fallen;
 }
 
-// Eight targets, `stride` apart; those from `count` on are the first again.
-struct Eight {
-  double log_area[kLanes];
-  double drop[kLanes];
-  double by_log_c[kLanes];
-  double by_beta[kLanes];
-  double by_gamma[kLanes];
-};
-
-template <bool kGradient>
-PLANNER_INLINE Vec eight_losses(const ScheduleTerms& terms, std::int64_t from, std::int64_t stride,
-                                std::int64_t count, const double* theta, const Scales& scales,
-                                Vec* gradient) {
-  const Vec gamma = vec(-theta[kGamma]);
-  const Vec beta = vec(-scales.beta);
-  const Vec scale = vec(scales.c);
-  Eight eight;
-  for (std::int64_t lane = 0; lane < kLanes; ++lane) {
-    const std::int64_t target = lane < count ? from + lane * stride : from;
-    const Sums sums = sums_of<kGradient>(terms, target, gamma, beta, scale);
-    eight.log_area[lane] = terms.log_area[target];
-    eight.drop[lane] = sums.drop;
-    eight.by_log_c[lane] = sums.by_log_c;
-    eight.by_beta[lane] = sums.by_beta;
-    eight.by_gamma[lane] = sums.by_gamma;
-  }
-  return losses_of(theta, scales, load(eight.log_area), load(eight.drop), load(eight.by_log_c),
-                   load(eight.by_beta), load(eight.by_gamma), gradient);
-}
-
 template <bool kGradient>
 void predict_as(const SchedulePredict& args, std::int64_t begin, std::int64_t end) {
   const Scales scales = scales_of(args.theta);
+  const Vec gamma = vec(-args.theta[kGamma]);
+  const Vec beta = vec(-scales.beta);
+  const Vec c = vec(scales.c);
   for (std::int64_t from = begin; from < end; from += kLanes) {
     const std::int64_t count = end - from < kLanes ? end - from : kLanes;
+    double columns[5][kLanes] = {};
+    for (std::int64_t lane = 0; lane < count; ++lane) {
+      const Sums sums = sums_of<kGradient>(args.terms, from + lane, gamma, beta, c);
+      columns[0][lane] = args.terms.log_area[from + lane];
+      columns[1][lane] = sums.drop;
+      columns[2][lane] = sums.by_log_c;
+      columns[3][lane] = sums.by_beta;
+      columns[4][lane] = sums.by_gamma;
+    }
+    const Vec log_area = load(columns[0]);
     Vec by[kN];
     double out[kLanes];
-    store(out, eight_losses<kGradient>(args.terms, from, 1, count, args.theta, scales, by));
+    store(out, losses_of(args.theta, scales, log_area,
+                         vexp_bounded(-args.theta[kAlpha] * log_area), load(columns[1]),
+                         load(columns[2]), load(columns[3]), load(columns[4]), by));
     for (std::int64_t lane = 0; lane < count; ++lane) args.loss[from + lane] = out[lane];
     if constexpr (kGradient) {
       for (int j = 0; j < kN; ++j) {
@@ -142,66 +127,192 @@ void predict(const SchedulePredict& args, std::int64_t begin, std::int64_t end) 
   }
 }
 
-// Value, gradient and a positive matrix. Reweighted: sum min(1, delta / |r|) g g'; else only the
-// targets within delta count, as in the Hessian. Over every stride-th target.
-__attribute__((noinline)) void evaluate(const ScheduleFit& args, std::int64_t stride, double delta,
-                                        bool reweighted, Point& at) {
-  const Scales scales = scales_of(at.theta);
-  const Vec limit = vec(delta);
+// The targets a stage of a fit runs over, and what an evaluation leaves of each. (padded,)
+struct Table {
+  std::int64_t count;
+  std::int64_t padded;
+  std::int64_t stride;
+  double* log_loss;
+  double* weight;  // 0 behind the targets
+  double* log_area;
+  double* power;  // area^-alpha
+  double* drop;
+  double* by_log_c;
+  double* by_beta;
+  double* by_gamma;
+};
+
+// Every stride-th target.
+Table table_of(const ScheduleFit& args, std::int64_t stride, double* scratch) {
+  Table table = {};
+  table.count = (args.targets + stride - 1) / stride;
+  table.padded = (table.count + kLanes - 1) / kLanes * kLanes;
+  table.stride = stride;
+  double** const columns[] = {&table.log_loss, &table.weight,   &table.log_area, &table.power,
+                              &table.drop,     &table.by_log_c, &table.by_beta,  &table.by_gamma};
+  for (double** const column : columns) {
+    *column = scratch;
+    scratch += table.padded;
+    for (std::int64_t i = table.count; i < table.padded; ++i) (*column)[i] = 0.0;
+  }
+  for (std::int64_t i = 0; i < table.count; ++i) {
+    table.log_loss[i] = args.log_loss[i * stride];
+    table.weight[i] = args.weights[i * stride];
+    table.log_area[i] = args.terms.log_area[i * stride];
+  }
+  return table;
+}
+
+// How residuals count. Reweighted: the matrix is sum min(1, delta / |r|) g g'; else only the
+// targets within delta count in it, as in the Hessian.
+struct Counting {
+  double delta;
+  bool reweighted;
+};
+
+struct Share {
+  Vec value;
+  Vec pull;    // minus the derivative by the loss
+  Vec weight;  // of g g' in the matrix, g the derivatives of the loss
+  Vec bad;     // above 0 where there is no logarithm
+};
+
+PLANNER_INLINE Share share_of(const Table& table, std::int64_t i, const Vec& loss,
+                              const Counting& counting) {
+  const Vec w = load(table.weight + i);
+  const Vec limit = vec(counting.delta);
+  const Vec usable = max(min(loss, vec(1e300)), vec(1e-300));
+  const Vec r = load(table.log_loss + i) - vlog_normal(usable);
+  const Vec size = abs(r);
+  const Vec psi = max(min(r, limit), -limit);
+  const Vec over = 1.0 / usable;
+  const Vec m = w * psi;
+  const Vec inside =
+      counting.reweighted ? w * select(size <= limit, 1.0, limit / size) : keep(w, size <= limit);
+  return {m * fma(psi, -0.5, r), m * over, inside * over * over,
+          select(loss == usable, 0.0, w)};
+}
+
+template <std::size_t N>
+PLANNER_INLINE void finish(const Vec& value, const Vec& bad, const Vec* g, const Vec (*h)[N],
+                           Local<N>& at) {
+  at.value = sum(value);
+  for (std::size_t i = 0; i < N; ++i) {
+    at.gradient[i] = sum(g[i]);
+    for (std::size_t j = 0; j <= i; ++j) at.matrix[i][j] = at.matrix[j][i] = sum(h[i][j]);
+  }
+  if (any(bad > 0.0) || !(at.value < kInf)) at.value = kInf;
+}
+
+// By L0, A and B, all else as in the table.
+__attribute__((noinline)) void evaluate_linear(const Table& table, const Counting& counting,
+                                               Local<3>& at) {
   Vec value = vec(0.0);
+  Vec bad = vec(0.0);
+  Vec g[3];
+  Vec h[3][3];
+  for (int i = 0; i < 3; ++i) {
+    g[i] = vec(0.0);
+    for (int j = 0; j <= i; ++j) h[i][j] = vec(0.0);
+  }
+  for (std::int64_t i = 0; i < table.padded; i += kLanes) {
+    const Vec power = load(table.power + i);
+    const Vec drop = load(table.drop + i);
+    const Vec loss = fnma(drop, at.theta[2], fma(power, at.theta[1], vec(at.theta[0])));
+    const Share share = share_of(table, i, loss, counting);
+    value += share.value;
+    bad = max(bad, share.bad);
+    g[0] -= share.pull;
+    g[1] = fnma(share.pull, power, g[1]);
+    g[2] = fma(share.pull, drop, g[2]);
+    const Vec wp = share.weight * power;
+    const Vec wd = share.weight * drop;
+    h[0][0] += share.weight;
+    h[1][0] += wp;
+    h[2][0] -= wd;
+    h[1][1] = fma(wp, power, h[1][1]);
+    h[2][1] = fnma(wp, drop, h[2][1]);
+    h[2][2] = fma(wd, drop, h[2][2]);
+  }
+  finish<3>(value, bad, g, h, at);
+}
+
+// Value, gradient and a positive matrix, where L0, A and B are the best for the four others:
+// at.theta[kL0], [kLogA] and [kLogB] are where the search for them begins. The valley of the seven
+// is much more curved than that of the four.
+__attribute__((noinline)) void evaluate(const ScheduleFit& args, const Table& table,
+                                        const Counting& counting, Point& at) {
+  const Scales scales = scales_of(at.theta);
+  const Vec gamma = vec(-at.theta[kGamma]);
+  const Vec beta = vec(-scales.beta);
+  const Vec c = vec(scales.c);
+  for (std::int64_t i = 0; i < table.count; ++i) {
+    const Sums sums = sums_of<true>(args.terms, i * table.stride, gamma, beta, c);
+    table.drop[i] = sums.drop;
+    table.by_log_c[i] = sums.by_log_c;
+    table.by_beta[i] = sums.by_beta;
+    table.by_gamma[i] = sums.by_gamma;
+  }
+  for (std::int64_t i = 0; i < table.padded; i += kLanes) {
+    store(table.power + i, vexp_bounded(-at.theta[kAlpha] * load(table.log_area + i)));
+  }
+
+  constexpr int kLinear[] = {kL0, kLogA, kLogB};
+  double lower[3];
+  double upper[3];
+  Local<3> linear = {};
+  for (int i = 0; i < 3; ++i) {
+    const int j = kLinear[i];
+    lower[i] = i == 0 ? args.lower[j] : scalar_exp(args.lower[j]);
+    upper[i] = i == 0 ? args.upper[j] : scalar_exp(args.upper[j]);
+  }
+  linear.theta[0] = at.theta[kL0];
+  linear.theta[1] = scales.a;
+  linear.theta[2] = scales.b;
+  evaluate_linear(table, counting, linear);
+  at.value = linear.value;
+  if (!(at.value < kInf)) return;
+  double damping = 1e-9;
+  int evaluations = 0;
+  const auto run = [&](Local<3>& p) { evaluate_linear(table, counting, p); };
+  descend<3>(linear, {lower, upper}, {1e-12, 1e-24, 20}, damping, &evaluations, run,
+             [](double, double) { return false; });
+  for (int i = 0; i < 3; ++i) {
+    const int j = kLinear[i];
+    const double x = linear.theta[i];
+    at.theta[j] = x <= lower[i]   ? args.lower[j]
+                  : x >= upper[i] ? args.upper[j]
+                  : i == 0        ? x
+                                  : scalar_log(x);
+  }
+
+  const Scales found = {linear.theta[1], linear.theta[2], scales.c, scales.beta};
+  Vec value = vec(0.0);
+  Vec bad = vec(0.0);
   Vec g[kN];
   Vec h[kN][kN];
   for (int i = 0; i < kN; ++i) {
     g[i] = vec(0.0);
     for (int j = 0; j <= i; ++j) h[i][j] = vec(0.0);
   }
-  for (std::int64_t from = 0; from < args.targets; from += kLanes * stride) {
-    const std::int64_t left = (args.targets - from + stride - 1) / stride;
-    const std::int64_t count = left < kLanes ? left : kLanes;
-    double log_losses[kLanes];
-    double weights[kLanes];
-    for (std::int64_t lane = 0; lane < kLanes; ++lane) {
-      const std::int64_t target = lane < count ? from + lane * stride : from;
-      log_losses[lane] = args.log_loss[target];
-      weights[lane] = lane < count ? args.weights[target] : 0.0;
-    }
-    const Vec w = load(weights);
+  for (std::int64_t k = 0; k < table.padded; k += kLanes) {
     Vec by[kN];
-    const Vec loss = eight_losses<true>(args.terms, from, stride, count, at.theta, scales, by);
-    double losses[kLanes];
-    store(losses, loss);
-    for (std::int64_t lane = 0; lane < count; ++lane) {
-      if (weights[lane] > 0.0 && !(losses[lane] > 1e-300 && losses[lane] < 1e300)) {
-        at.value = kInf;
-        return;
-      }
-    }
-    const Vec usable = max(min(loss, vec(1e300)), vec(1e-300));  // where the weight is zero
-    const Vec r = load(log_losses) - vlog_normal(usable);
-    const Vec size = abs(r);
-    const Vec psi = max(min(r, limit), -limit);
-    const Vec over = 1.0 / usable;
-    const Vec m = w * psi;
-    value = fma(m, fma(psi, -0.5, r), value);
-    const Vec pull = m * over;
-    const Vec inside =
-        reweighted ? w * select(size <= limit, 1.0, limit / size) : keep(w, size <= limit);
-    const Vec weight = inside * over * over;
+    const Vec loss = losses_of(at.theta, found, load(table.log_area + k), load(table.power + k),
+                               load(table.drop + k), load(table.by_log_c + k),
+                               load(table.by_beta + k), load(table.by_gamma + k), by);
+    const Share share = share_of(table, k, loss, counting);
+    value += share.value;
+    bad = max(bad, share.bad);
     for (int i = 0; i < kN; ++i) {
-      g[i] = fnma(pull, by[i], g[i]);
-      const Vec hg = weight * by[i];
+      g[i] = fnma(share.pull, by[i], g[i]);
+      const Vec hg = share.weight * by[i];
       for (int j = 0; j <= i; ++j) h[i][j] = fma(hg, by[j], h[i][j]);
     }
   }
-  at.value = sum(value);
-  for (int i = 0; i < kN; ++i) {
-    at.gradient[i] = sum(g[i]);
-    for (int j = 0; j <= i; ++j) at.matrix[i][j] = at.matrix[j][i] = sum(h[i][j]);
-  }
-  if (!(at.value < kInf)) at.value = kInf;
+  finish<7>(value, bad, g, h, at);
 }
 
-void fit_one(const ScheduleFit& args, std::int64_t start) {
+void fit_one(const ScheduleFit& args, std::int64_t start, double* scratch) {
   Point at = {};
   for (int i = 0; i < kN; ++i) {
     const double x = args.starts[start * kN + i];
@@ -213,19 +324,18 @@ void fit_one(const ScheduleFit& args, std::int64_t start) {
   const int stages = args.stride > 1 ? 4 : 3;
   int evaluations = 0;
   double damping = 1e-3;
-  double delta = 0.0;
-  std::int64_t stride = 1;
-  bool reweighted = true;
+  Counting counting = {};
+  Table table = {};
   bool finite = true;
   Stop stop = Stop::kEvaluations;
-  const auto run = [&](Point& p) { evaluate(args, stride, delta, reweighted, p); };
+  const auto run = [&](Point& p) { evaluate(args, table, counting, p); };
   // In each: reweighted while that goes fast, then as Newton.
   for (int stage = 0; stage < stages && finite; ++stage) {
     const bool last = stage + 1 == stages;
-    delta = kWidths[stage] * args.delta;
-    stride = last ? 1 : args.stride;
+    counting.delta = kWidths[stage] * args.delta;
+    if (stage == 0 || last) table = table_of(args, last ? 1 : args.stride, scratch);
     for (int pass = 0; pass < 2 && finite; ++pass) {
-      reweighted = pass == 0;
+      counting.reweighted = pass == 0;
       run(at);
       ++evaluations;
       finite = at.value < kInf;
@@ -234,7 +344,7 @@ void fit_one(const ScheduleFit& args, std::int64_t start) {
       int left = args.max_evaluations - evaluations;
       if (!last && left > 15) left = 15;
       if (left < 1) left = 1;
-      const bool first = reweighted;
+      const bool first = counting.reweighted;
       const double goal = last && !first ? 1e-9 : 1e-3;
       stop = descend<kN>(
           at, box, {goal, 1e-24, left}, damping, &evaluations, run,
@@ -255,8 +365,9 @@ void fit_one(const ScheduleFit& args, std::int64_t start) {
   args.status[start] = static_cast<std::int32_t>(status);
 }
 
-void fit_curves(const ScheduleFit& args, std::int64_t begin, std::int64_t end) noexcept {
-  for (std::int64_t start = begin; start < end; ++start) fit_one(args, start);
+void fit_curves(const ScheduleFit& args, std::int64_t begin, std::int64_t end,
+                double* scratch) noexcept {
+  for (std::int64_t start = begin; start < end; ++start) fit_one(args, start, scratch);
 }
 
 }  // namespace

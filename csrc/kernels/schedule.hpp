@@ -50,8 +50,11 @@ struct ScheduleFit {
 struct ScheduleKernels {
   // Targets begin .. end - 1.
   void (*predict)(const SchedulePredict& args, std::int64_t begin, std::int64_t end) noexcept;
-  // Starts begin .. end - 1.
-  void (*fit)(const ScheduleFit& args, std::int64_t begin, std::int64_t end) noexcept;
+  // Starts begin .. end - 1. Scratch: schedule_fit_scratch(targets).
+  void (*fit)(const ScheduleFit& args, std::int64_t begin, std::int64_t end,
+              double* scratch) noexcept;
 };
+
+constexpr std::int64_t schedule_fit_scratch(std::int64_t targets) { return 8 * (targets + 7); }
 
 }  // namespace planner

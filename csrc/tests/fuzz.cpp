@@ -206,10 +206,11 @@ void schedule(const Kernels& kernels, const Input& input) {
     const std::vector<double> upper = {1e5, 60, 2, 60, 30, 2, 2};
     std::vector<double> end(7), objective(1);
     std::vector<std::int32_t> evaluations(1), status(1, -1);
+    std::vector<double> scratch(static_cast<std::size_t>(schedule_fit_scratch(n)));
     kernels.schedule->fit({terms, n, 1 + input.options[1] % 4, loss.data(), weights.data(),
                            lower.data(), upper.data(), 1e-3, 20, theta.data(), end.data(),
                            objective.data(), evaluations.data(), status.data()},
-                          0, 1);
+                          0, 1, scratch.data());
     known_status(status[0]);
   }
 }
