@@ -72,7 +72,7 @@ struct Terms {
     log_area.clear();
     first.assign(1, 0);
   }
-  void add(const ScheduleBlocks& blocks, std::int64_t step) {
+  void add(ScheduleBlocks& blocks, std::int64_t step) {
     blocks.append(step, s, log_lr, w);
     first.push_back(static_cast<std::int64_t>(s.size()));
     log_area.push_back(std::log(std::max(blocks.area(step), 1e-100)));
@@ -267,8 +267,8 @@ py::tuple schedule_fit(const py::array& lr, const py::array& lr_offsets, const p
   {
     const py::gil_scoped_release release;
     for (std::int64_t curve = 0; curve < in.lr.curves; ++curve) {
-      const ScheduleBlocks blocks(in.lr.values + in.lr.offsets[curve],
-                                  in.lr.offsets[curve + 1] - in.lr.offsets[curve], blocked);
+      ScheduleBlocks blocks(in.lr.values + in.lr.offsets[curve],
+                            in.lr.offsets[curve + 1] - in.lr.offsets[curve], blocked);
       for (std::int64_t i = in.offsets.data[curve]; i < in.offsets.data[curve + 1]; ++i) {
         terms.add(blocks, in.steps.data[i]);
       }

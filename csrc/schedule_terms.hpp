@@ -3,8 +3,8 @@
 // steps of a block, at the nodes of the Gauss quadrature whose weights are those of the steps.
 // Rises and falls of the learning rate are kept apart, so that weights never cancel inside a block.
 //
-// A block counts where its error, estimated from the weights and spreads of its steps, is below a
-// share of the peak learning rate; elsewhere its halves do, and in the end the steps themselves.
+// A block is used where its error, estimated from the weights and spreads of its steps, is below a
+// share of the peak learning rate; elsewhere its halves are, and in the end the steps themselves.
 // A rough schedule thus costs time, not accuracy.
 #pragma once
 
@@ -21,26 +21,38 @@ class ScheduleBlocks {
 
   // Appends the terms of target `step`, padded to eights; 0 <= step < steps.
   void append(std::int64_t step, std::vector<double>& s, std::vector<double>& log_lr,
-              std::vector<double>& w) const;
+              std::vector<double>& w);
   // Sum of the learning rates up to and with `step`.
   double area(std::int64_t step) const { return area_[static_cast<std::size_t>(step) + 1]; }
 
  private:
-  // What stands for the falls, or the rises, of a block.
+  // Sums over the falls, or the rises, of a block; positions from where it begins.
+  struct Moments {
+    double p[6] = {};   // of w position^i
+    double pl[3] = {};  // of w position^i log lr
+    double ll = 0.0;    // of w (log lr)^2
+    double lowest;      // log lr
+    double highest;
+    std::int64_t steps = 0;
+
+    void add(double w, double position, double log_lr);
+    void add_shifted(const Moments& m, double by);  // those of a block that begins `by` further on
+  };
+  // What stands for them.
   struct Nodes {
     static constexpr int kMost = 3;
     int count = 0;
     double at[kMost];  // position, from where the block begins
     double log_lr[kMost];
     double w[kMost];
-    double weight = 0.0;  // of all
+    double weight = 0.0;  // of all; infinite where no nodes will do
     double bend = 0.0;    // half the range of log lr
     double rest = 0.0;    // spread of log lr that position does not explain
-    double close = 0.0;   // variance of the positions, where the nodes miss their third moment
+    bool exact = true;    // the steps themselves
   };
   struct Block {
-    Nodes side[2];             // falls, rises
-    std::int32_t weighty = 0;  // steps that have a weight
+    Moments side[2];     // falls, rises
+    std::int64_t nodes;  // where in nodes_, below 0 until wanted
   };
   struct Level {
     std::int64_t size;  // steps in a block
@@ -53,11 +65,11 @@ class ScheduleBlocks {
     double here;       // area with the target
     std::int64_t end;  // one past the target
   };
-  struct Moments;
 
   static Nodes nodes_of(const Moments& moments, double span);
   static double error_of(const Nodes& nodes, double half, double distance);
-  void visit(std::size_t level, std::size_t block, const Out& out) const;
+  const Nodes* nodes_of(Block& block, std::int64_t begin, std::int64_t end);  // of both sides
+  void visit(std::size_t level, std::size_t block, const Out& out);
   void add_steps(std::int64_t begin, std::int64_t end, const Out& out) const;
 
   double tolerance_ = 0.0;      // of a block
@@ -65,6 +77,7 @@ class ScheduleBlocks {
   std::vector<double> w_;       // (steps,) the drop at each step
   std::vector<double> log_lr_;  // (steps,)
   std::vector<Level> levels_;   // smallest blocks first
+  std::vector<Nodes> nodes_;    // two for each block that was looked at
 };
 
 }  // namespace planner

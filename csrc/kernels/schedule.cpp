@@ -104,9 +104,9 @@ void predict_as(const SchedulePredict& args, std::int64_t begin, std::int64_t en
     const Vec log_area = load(columns[0]);
     Vec by[kN];
     double out[kLanes];
-    store(out, losses_of(args.theta, scales, log_area,
-                         vexp_bounded(-args.theta[kAlpha] * log_area), load(columns[1]),
-                         load(columns[2]), load(columns[3]), load(columns[4]), by));
+    store(out,
+          losses_of(args.theta, scales, log_area, vexp_bounded(-args.theta[kAlpha] * log_area),
+                    load(columns[1]), load(columns[2]), load(columns[3]), load(columns[4]), by));
     for (std::int64_t lane = 0; lane < count; ++lane) args.loss[from + lane] = out[lane];
     if constexpr (kGradient) {
       for (int j = 0; j < kN; ++j) {
@@ -189,8 +189,7 @@ PLANNER_INLINE Share share_of(const Table& table, std::int64_t i, const Vec& los
   const Vec m = w * psi;
   const Vec inside =
       counting.reweighted ? w * select(size <= limit, 1.0, limit / size) : keep(w, size <= limit);
-  return {m * fma(psi, -0.5, r), m * over, inside * over * over,
-          select(loss == usable, 0.0, w)};
+  return {m * fma(psi, -0.5, r), m * over, inside * over * over, select(loss == usable, 0.0, w)};
 }
 
 template <std::size_t N>

@@ -186,8 +186,8 @@ void schedule(const Kernels& kernels, const Input& input) {
                            input.values.begin() + static_cast<std::ptrdiff_t>(to));
     if (lr.empty()) continue;
     for (double& x : lr) x = std::abs(x) < 1e100 ? std::abs(x) : 1.0;
-    const ScheduleBlocks blocks(lr.data(), static_cast<std::int64_t>(lr.size()),
-                                input.options[0] % 2 == 0);
+    ScheduleBlocks blocks(lr.data(), static_cast<std::int64_t>(lr.size()),
+                          input.options[0] % 2 == 0);
     std::vector<double> s, log_lr, w, log_area;
     std::vector<std::int64_t> first{0};
     for (std::size_t step = 0; step < lr.size(); step += lr.size() / 20 + 1) {
