@@ -148,14 +148,17 @@ def test_blocked_sum_on_rough_schedules(
         "jump": np.where(t < 0.4, 1.0, 0.3),
     }[shape]
     noise = random.standard_normal(steps)
-    lr = lr * {
-        "noise": np.exp(size * noise),
-        "sign": 1.0 + size * np.sign(noise),
-        "walk": np.exp(np.clip(np.cumsum(noise) * size / np.sqrt(steps), -5.0, 2.0)),
-        "wave": np.exp(size * np.sin(at * random.uniform(0.01, 2.0))),
-        "dropped": np.where(random.random(steps) < 0.05, random.random(steps), 1.0),
-        "zeros": np.where(random.random(steps) < 0.1, 0.0, 1.0),
-    }[jitter]
+    lr = (
+        lr
+        * {
+            "noise": np.exp(size * noise),
+            "sign": 1.0 + size * np.sign(noise),
+            "walk": np.exp(np.clip(np.cumsum(noise) * size / np.sqrt(steps), -5.0, 2.0)),
+            "wave": np.exp(size * np.sin(at * random.uniform(0.01, 2.0))),
+            "dropped": np.where(random.random(steps) < 0.05, random.random(steps), 1.0),
+            "zeros": np.where(random.random(steps) < 0.1, 0.0, 1.0),
+        }[jitter]
+    )
     lr = PEAK * lr * np.minimum(at / max(1.0, warmup * steps), 1.0)
     wanted = np.unique(random.integers(steps // 10, steps, 25))
     wanted = wanted[np.cumsum(lr)[wanted] > 0].astype(float)
