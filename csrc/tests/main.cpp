@@ -1,5 +1,5 @@
-// kernel_tests [PART OF A NAME ...]: runs the tests, at every SIMD level that this CPU has. The first
-// line of output is the level that the kernel chooses.
+// kernel_tests [PART OF A NAME ...]: runs the tests, at every SIMD level that this CPU has. The
+// first line of output is the level that the kernel chooses.
 // kernel_tests --bench: nanoseconds per double of the elementary functions, in L1, per level.
 #include <algorithm>
 #include <chrono>
