@@ -21,12 +21,14 @@ INPUTS := pyproject.toml CMakeLists.txt LICENSE README.md \
   $(shell find csrc planner templates ! -name '*.py[co]' ! -name __pycache__)
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
-.PHONY: help demo test lint format bench bench-startup test-cerebras test-sanitizers fuzz clean
+.PHONY: help demo test lint format bench bench-startup test-cerebras test-sanitizers test-emulated \
+  fuzz clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo "make lint | format | bench | bench-startup | test-cerebras | test-sanitizers | fuzz | clean"
+	@echo "make lint | format | bench | bench-startup | test-cerebras | test-sanitizers"
+	@echo "make test-emulated | fuzz | clean"
 
 demo: $(DONE)/wheel
 	@mkdir -p out/celerity
@@ -78,6 +80,14 @@ build-sanitizer-%: $(DONE)/build
 test-sanitizers: test-sanitizer-memory test-sanitizer-thread
 test-sanitizer-%: build-sanitizer-%
 	build/$*/csrc/tests/kernel_tests
+
+# The C++ tests on CPUs without AVX-512 and without AVX, where qemu-x86_64 emulates them.
+test-emulated: $(DONE)/build
+	@CXX=$(CXX) $(BIN)/cmake -S . -B build/emulated -G Ninja \
+	  -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja -DCMAKE_BUILD_TYPE=Release -DPLANNER_PYTHON=OFF \
+	  -DPLANNER_TESTS=ON -DPLANNER_WERROR=ON >build/emulated.log || { cat build/emulated.log; exit 1; }
+	@$(BIN)/cmake --build build/emulated --target kernel_tests
+	.ci/emulated build/emulated/csrc/tests/kernel_tests
 
 # Random ragged input under the address and undefined-behaviour sanitizers.
 FUZZ_SECONDS ?= 60

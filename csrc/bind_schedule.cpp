@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -21,6 +22,7 @@ namespace {
 constexpr std::int64_t kN = kScheduleParameters;
 constexpr std::int64_t kTermsAtATime = std::int64_t{1} << 18;  // 6 MB
 constexpr double kNanosecondsPerTerm = 3.0;
+constexpr std::int64_t kCoarseTargets = 100;  // on so many at least a fit begins
 
 struct Schedules {
   Ragged lr;
@@ -70,7 +72,7 @@ struct Terms {
     log_area.clear();
     first.assign(1, 0);
   }
-  void add(const ScheduleBlocks& blocks, std::int64_t step) {
+  void add(ScheduleBlocks& blocks, std::int64_t step) {
     blocks.append(step, s, log_lr, w);
     first.push_back(static_cast<std::int64_t>(s.size()));
     log_area.push_back(std::log(std::max(blocks.area(step), 1e-100)));
@@ -125,9 +127,7 @@ py::tuple schedule_predict(const py::array& lr, const py::array& lr_offsets, con
       std::int64_t next = done;
       without_gil([&] {
         terms.clear();
-        while (next < end && (next == done || static_cast<std::int64_t>(terms.s.size()) +
-                                                      blocks->count(in.steps.data[next]) <=
-                                                  kTermsAtATime)) {
+        while (next < end && static_cast<std::int64_t>(terms.s.size()) < kTermsAtATime) {
           terms.add(*blocks, in.steps.data[next]);
           ++next;
         }
@@ -153,11 +153,91 @@ py::tuple schedule_predict(const py::array& lr, const py::array& lr_offsets, con
   return py::make_tuple(std::move(loss), std::move(jacobian));
 }
 
+// Weighted least squares for L0, A and B of every start, on every stride-th target; the rows of the
+// `keep` starts that then come closest, best first. `rows` (starts, 7) is changed.
+std::vector<double> solved_starts(const ScheduleKernels& kernel, const Terms& terms,
+                                  const View<double>& log_loss, const View<double>& weights,
+                                  std::vector<double> rows, const double* lower,
+                                  const double* upper, std::int64_t stride, std::int64_t keep) {
+  const std::int64_t targets = log_loss.size;
+  constexpr int kColumns[] = {0, 1, 3};
+  double least = std::numeric_limits<double>::infinity();
+  double most = -least;
+  for (std::int64_t i = 0; i < targets; ++i) {
+    if (!(weights.data[i] > 0.0)) continue;
+    least = std::min(least, log_loss.data[i]);
+    most = std::max(most, log_loss.data[i]);
+  }
+  const auto counts = [&](std::int64_t i) { return weights.data[i] > 0.0; };
+  std::vector<double> loss(static_cast<std::size_t>(targets));
+  std::vector<double> jacobian(static_cast<std::size_t>(targets * kN));
+  const std::size_t starts = rows.size() / kN;
+  std::vector<double> off(starts);
+  for (std::size_t start = 0; start < starts; ++start) {
+    double* const theta = rows.data() + start * kN;
+    theta[0] = theta[1] = theta[3] = 0.0;
+    for (std::int64_t i = 0; i < targets; i += stride) {
+      if (counts(i)) {
+        kernel.predict({terms.view(), theta, loss.data(), jacobian.data()}, i, i + 1);
+      }
+    }
+    double h[3][3] = {};
+    double g[3] = {};
+    for (std::int64_t i = 0; i < targets; i += stride) {
+      if (!counts(i)) continue;
+      const double w = weights.data[i];
+      const double* const row = jacobian.data() + i * kN;
+      for (int j = 0; j < 3; ++j) {
+        g[j] += w * row[kColumns[j]] * std::exp(log_loss.data[i] - most);
+        for (int k = 0; k <= j; ++k) h[j][k] += w * row[kColumns[j]] * row[kColumns[k]];
+      }
+    }
+    double inverse[3];
+    for (int j = 0; j < 3; ++j) {  // L D L', damped so that columns may be alike or zero
+      const double floor = 1e-12 * h[j][j] + 1e-300;
+      h[j][j] += floor;
+      for (int k = 0; k <= j; ++k) {
+        for (int m = 0; m < k; ++m) h[j][k] -= h[j][m] * h[k][m] * inverse[m];
+      }
+      h[j][j] = std::max(h[j][j], floor);
+      inverse[j] = 1.0 / h[j][j];
+      for (int k = 0; k < j; ++k) g[j] -= h[j][k] * inverse[k] * g[k];
+    }
+    for (int j = 2; j >= 0; --j) {
+      g[j] *= inverse[j];
+      for (int k = j + 1; k < 3; ++k) g[j] -= h[k][j] * inverse[j] * g[k];
+    }
+    // Where the drop or the decay comes out negative, nearly none.
+    const double unit = std::exp(most);
+    theta[0] = std::clamp(g[0] * unit, 0.1 * std::exp(least), unit);
+    theta[1] = std::log(std::max(g[1] * unit, 1e-3));
+    theta[3] = std::log(std::max(g[2] * unit, 1e-4));
+    for (std::int64_t j = 0; j < kN; ++j) theta[j] = std::clamp(theta[j], lower[j], upper[j]);
+    for (std::int64_t i = 0; i < targets; i += stride) {
+      if (!counts(i)) continue;
+      const double* const row = jacobian.data() + i * kN;
+      const double predicted = theta[0] + std::exp(theta[1]) * row[1] + std::exp(theta[3]) * row[3];
+      off[start] += weights.data[i] * std::abs(std::log(predicted) - log_loss.data[i]);
+    }
+    if (!std::isfinite(off[start])) off[start] = std::numeric_limits<double>::infinity();
+  }
+  std::vector<std::size_t> order(starts);
+  for (std::size_t i = 0; i < starts; ++i) order[i] = i;
+  std::stable_sort(order.begin(), order.end(),
+                   [&](std::size_t i, std::size_t j) { return off[i] < off[j]; });
+  std::vector<double> out;
+  for (std::size_t i = 0; i < std::min(starts, static_cast<std::size_t>(keep)); ++i) {
+    out.insert(out.end(), rows.begin() + static_cast<std::ptrdiff_t>(order[i] * kN),
+               rows.begin() + static_cast<std::ptrdiff_t>((order[i] + 1) * kN));
+  }
+  return out;
+}
+
 py::tuple schedule_fit(const py::array& lr, const py::array& lr_offsets, const py::array& steps,
                        const py::array& step_offsets, const py::array& log_loss,
                        const py::array& weights, const py::array& starts, const py::array& lower,
-                       const py::array& upper, double delta, int max_evaluations, bool blocked,
-                       Threads threads) {
+                       const py::array& upper, double delta, int max_evaluations,
+                       std::int64_t solve, bool blocked, Threads threads) {
   const Schedules in = schedules_view(lr, lr_offsets, steps, step_offsets);
   const View<double> wanted = float64_view(log_loss, "log_loss");
   const View<double> weight = float64_view(weights, "weights");
@@ -178,40 +258,49 @@ py::tuple schedule_fit(const py::array& lr, const py::array& lr_offsets, const p
   if (max_evaluations < 1) throw py::value_error("max_evaluations must be at least 1.");
   const ScheduleKernels& kernel = *kernels().schedule;
   const int workers = checked_threads(threads);
-  const std::int64_t count = from.size / kN;
+  const std::int64_t stride = std::clamp<std::int64_t>(in.targets() / kCoarseTargets, 1, 8);
 
   Terms terms;
+  std::vector<double> rows(from.data, from.data + from.size);
   without_gil([&] {
     for (std::int64_t curve = 0; curve < in.lr.curves; ++curve) {
-      const ScheduleBlocks blocks(in.lr.values + in.lr.offsets[curve],
-                                  in.lr.offsets[curve + 1] - in.lr.offsets[curve], blocked);
+      ScheduleBlocks blocks(in.lr.values + in.lr.offsets[curve],
+                            in.lr.offsets[curve + 1] - in.lr.offsets[curve], blocked);
       for (std::int64_t i = in.offsets.data[curve]; i < in.offsets.data[curve + 1]; ++i) {
         terms.add(blocks, in.steps.data[i]);
       }
     }
+    if (solve > 0) {
+      rows = solved_starts(kernel, terms, wanted, weight, std::move(rows), low.data, high.data,
+                           stride, solve);
+    }
   });
+  const auto count = static_cast<std::int64_t>(rows.size()) / kN;
   py::array_t<double> theta({count, kN});
   py::array_t<double> objective(count);
   py::array_t<std::int32_t> evaluations(count);
   py::array_t<std::int32_t> status(count);
   const ScheduleFit args = {terms.view(),
                             in.targets(),
+                            stride,
                             wanted.data,
                             weight.data,
                             low.data,
                             high.data,
                             delta,
                             max_evaluations,
-                            from.data,
+                            rows.data(),
                             theta.mutable_data(),
                             objective.mutable_data(),
                             evaluations.mutable_data(),
                             status.mutable_data()};
   const double cost = 50.0 * (kNanosecondsPerTerm * static_cast<double>(terms.s.size()) +
                               100.0 * static_cast<double>(in.targets()));
-  run_without_gil(
-      batch_of(count, cost, workers),
-      [&](std::int64_t begin, std::int64_t end, int) noexcept { kernel.fit(args, begin, end); });
+  const Batch batch = batch_of(count, cost, workers);
+  const Scratch scratch(threads_for(batch), schedule_fit_scratch(in.targets()));
+  run_without_gil(batch, [&](std::int64_t begin, std::int64_t end, int worker) noexcept {
+    kernel.fit(args, begin, end, scratch.of(worker));
+  });
   // Loss and derivatives where the best start ended, while the terms are here.
   py::array_t<double> loss(in.targets());
   py::array_t<double> gradient({in.targets(), kN});
@@ -241,8 +330,8 @@ void bind_schedule(py::module_& m) {
   m.def("schedule_fit", &schedule_fit, py::arg("lr"), py::arg("lr_offsets"), py::arg("steps"),
         py::arg("step_offsets"), py::arg("log_loss"), py::arg("weights"), py::arg("starts"),
         py::arg("lower"), py::arg("upper"), py::kw_only(), py::arg("delta"),
-        py::arg("max_evaluations"), py::arg("blocked") = true, py::arg("threads") = py::none(),
-        "Fits the Multi-Power Law to several curves together.");
+        py::arg("max_evaluations"), py::arg("solve") = 0, py::arg("blocked") = true,
+        py::arg("threads") = py::none(), "Fits the Multi-Power Law to several curves together.");
 }
 
 }  // namespace planner

@@ -3,11 +3,14 @@
 
 #include <chrono>
 #include <thread>
+#include <type_traits>
+#include <vector>
 
 #include "arrays.hpp"
 #include "bind.hpp"
 #include "call.hpp"
 #include "dispatch.hpp"
+#include "schedule_terms.hpp"
 
 namespace py = pybind11;
 
@@ -58,6 +61,26 @@ py::array_t<std::int32_t> workers(std::int64_t items, std::int64_t chunk, double
   return out;
 }
 
+// The terms of some steps of one schedule, as the kernel sums them: s, log lr, w, and where each
+// step's begin.
+py::tuple schedule_terms(const py::array& lr, const py::array& steps, bool blocked) {
+  const View<double> rates = float64_view(lr, "lr");
+  const View<std::int64_t> at = int64_view(steps, "steps");
+  ScheduleBlocks blocks(rates.data, rates.size, blocked);
+  std::vector<double> s, log_lr, w;
+  std::vector<std::int64_t> first{0};
+  for (std::int64_t i = 0; i < at.size; ++i) {
+    if (at.data[i] < 0 || at.data[i] >= rates.size) throw py::value_error("no such step");
+    blocks.append(at.data[i], s, log_lr, w);
+    first.push_back(static_cast<std::int64_t>(s.size()));
+  }
+  const auto array = [](const auto& from) {
+    return py::array_t<typename std::decay_t<decltype(from)>::value_type>(
+        static_cast<py::ssize_t>(from.size()), from.data());
+  };
+  return py::make_tuple(array(s), array(log_lr), array(w), array(first));
+}
+
 }  // namespace
 
 void bind_testing(py::module_& parent) {
@@ -85,6 +108,8 @@ void bind_testing(py::module_& parent) {
   m.def("workers", &workers, py::arg("items"), py::arg("chunk"), py::arg("microseconds"),
         py::arg("threads"));
   m.def("pool_threads", &pool_threads);
+  m.def("schedule_terms", &schedule_terms, py::arg("lr"), py::arg("steps"),
+        py::arg("blocked") = true);
 }
 
 }  // namespace planner

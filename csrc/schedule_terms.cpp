@@ -8,77 +8,153 @@ namespace planner {
 
 namespace {
 
-constexpr std::int64_t kGrowth = 4;  // each level's blocks hold so many of the one below
-constexpr std::int64_t kNear = 2;    // and begin at least so many of the next level's away
-constexpr double kSpread = 0.5;      // of log lr in a block; beyond it stays in its parts
-constexpr double kRough = 1e-4;      // of its variance that position does not explain
-constexpr double kLowest = 1e-12;    // of the peak: what a learning rate of zero counts as
+constexpr std::int64_t kSmallest = 8;  // steps in the smallest blocks
+constexpr double kLowest = 1e-12;      // of the peak: what a learning rate of zero counts as
+constexpr double kTolerance = 4e-8;    // error of a block, of the peak
+constexpr double kBend = 0.5;
+constexpr double kPi = 3.14159265358979323846;
 
-// Weight, mean and variance of the positions in a block, and the slope of log lr along them.
-struct Moments {
-  double w = 0.0;
-  double p = 0.0;
-  double pp = 0.0;
-  double l = 0.0;
-  double pl = 0.0;
-  double ll = 0.0;
+}  // namespace
 
-  void add(double weight, double position, double log_lr) {
-    w += weight;
-    p += weight * position;
-    pp += weight * position * position;
-    l += weight * log_lr;
-    pl += weight * position * log_lr;
-    ll += weight * log_lr * log_lr;
+void ScheduleBlocks::Moments::add(double weight, double position, double log) {
+  double power = weight;
+  for (int i = 0; i < 6; ++i) {
+    p[i] += power;
+    if (i < 3) pl[i] += power * log;
+    power *= position;
   }
-  // Moments about a position `by` further on.
-  void add_shifted(const Moments& m, double by) {
-    w += m.w;
-    p += m.p + by * m.w;
-    pp += m.pp + by * (2.0 * m.p + by * m.w);
-    l += m.l;
-    pl += m.pl + by * m.l;
-    ll += m.ll;
-  }
-};
+  ll += weight * log * log;
+  lowest = steps == 0 ? log : std::min(lowest, log);
+  highest = steps == 0 ? log : std::max(highest, log);
+  ++steps;
+}
 
-// Two points of half the weight each, at mean -+ spread: they have the block's moments.
-struct Pair {
-  double w = 0.0;
-  double mean = 0.0;
-  double spread = 0.0;
-  double log_lr = 0.0;
-  double tilt = 0.0;  // of log lr, per spread
-  bool rough = false;
-};
-
-Pair pair_of(const Moments& m) {
-  Pair out;
-  if (!(m.w > 0.0)) return out;
-  out.w = m.w;
-  out.mean = m.p / m.w;
-  out.log_lr = m.l / m.w;
-  const double variance = m.pp / m.w - out.mean * out.mean;
-  if (variance > 1e-14 * out.mean * out.mean) {
-    out.spread = std::sqrt(variance);
-    out.tilt = (m.pl / m.w - out.mean * out.log_lr) / out.spread;
+void ScheduleBlocks::Moments::add_shifted(const Moments& m, double by) {
+  if (m.steps == 0) return;
+  constexpr double kChoose[6][6] = {{1},          {1, 1},          {1, 2, 1},
+                                    {1, 3, 3, 1}, {1, 4, 6, 4, 1}, {1, 5, 10, 10, 5, 1}};
+  for (int i = 0; i < 6; ++i) {
+    double sum = 0.0;
+    double sum_l = 0.0;
+    for (int j = 0; j <= i; ++j) {
+      sum = sum * by + kChoose[i][j] * m.p[j];
+      if (i < 3) sum_l = sum_l * by + kChoose[i][j] * m.pl[j];
+    }
+    p[i] += sum;
+    if (i < 3) pl[i] += sum_l;
   }
-  out.rough = m.ll / m.w - out.log_lr * out.log_lr - out.tilt * out.tilt > kRough;
+  ll += m.ll;
+  lowest = steps == 0 ? m.lowest : std::min(lowest, m.lowest);
+  highest = steps == 0 ? m.highest : std::max(highest, m.highest);
+  steps += m.steps;
+}
+
+// Gauss quadrature from the moments of the weights; log lr at the nodes is that of its projection
+// on polynomials of position.
+ScheduleBlocks::Nodes ScheduleBlocks::nodes_of(const Moments& m, double span) {
+  Nodes out;
+  out.exact = false;
+  out.weight = std::numeric_limits<double>::infinity();
+  double r[6];
+  for (int i = 0; i < 6; ++i) r[i] = m.p[i] / m.p[0];
+  const double mean = r[1];
+  const double variance = r[2] - mean * mean;
+  // Where most of the weight lies in one place, moments are rounding.
+  if (!(variance > 1e-8 * span * span)) return out;
+  const double spread = std::sqrt(variance);
+  const double level = m.pl[0] / m.p[0];
+  const double slope = (m.pl[1] / m.p[0] - mean * level) / spread;
+  const double skew = (r[3] - mean * (3.0 * r[2] - 2.0 * mean * mean)) / (variance * spread);
+  const double fourth = (r[4] - mean * (4.0 * r[3] - mean * (6.0 * r[2] - 3.0 * mean * mean))) /
+                        (variance * variance);
+  const double norm = fourth - 1.0 - skew * skew;  // of x^2 - skew x - 1
+  double rest = m.ll / m.p[0] - level * level - slope * slope;
+
+  double x[3];  // nodes in units of the spread, from the mean
+  double share[3];
+  double log_lr[3];
+  if (variance < 1e-4 * span * span || !(norm > 1e-6 * fourth)) {
+    out.count = 2;
+    const double root = std::sqrt(skew * skew + 4.0);
+    x[0] = skew < 0.0 ? 0.5 * (skew - root) : -2.0 / (skew + root);
+    x[1] = -1.0 / x[0];
+    for (int i = 0; i < 2; ++i) {
+      share[i] = 1.0 / (1.0 + x[i] * x[i]);
+      log_lr[i] = level + slope * x[i];
+    }
+  } else {
+    out.count = 3;
+    const double fifth =
+        (r[5] -
+         mean * (5.0 * r[4] - mean * (10.0 * r[3] - mean * (10.0 * r[2] - 4.0 * mean * mean)))) /
+        (variance * variance * spread);
+    const double bow =
+        (m.pl[2] / m.p[0] - mean * (2.0 * m.pl[1] / m.p[0] - mean * level)) / variance -
+        skew * slope - level;
+    rest -= bow * bow / norm;
+    // The next polynomial, (x - a) (x^2 - skew x - 1) - norm x, has its roots at the nodes.
+    const double a = (fifth - 2.0 * skew * fourth + skew * skew * skew) / norm;
+    const double third = (skew + a) / 3.0;
+    const double linear = a * skew - 1.0 - norm;
+    const double p = linear - 3.0 * third * third;
+    const double q = a + third * (linear - 2.0 * third * third);
+    const double size = std::sqrt(std::max(-p / 3.0, 0.0));
+    const double turn = std::acos(std::clamp(-0.5 * q / (size * size * size), -1.0, 1.0)) / 3.0;
+    for (int i = 0; i < 3; ++i) {
+      double t = third + 2.0 * size * std::cos(turn - 2.0 * kPi * i / 3.0);
+      const double value = ((t - 3.0 * third) * t + linear) * t + a;
+      const double derivative = (3.0 * t - 6.0 * third) * t + linear;
+      if (std::abs(derivative) > 1e-3) t -= value / derivative;
+      const double second = t * t - skew * t - 1.0;
+      x[i] = t;
+      share[i] = 1.0 / (1.0 + t * t + second * second / norm);
+      log_lr[i] = level + slope * t + bow * second / norm;
+    }
+  }
+  double lowest = m.lowest;
+  double highest = m.highest;
+  double total = 0.0;
+  for (int i = 0; i < out.count; ++i) {
+    out.at[i] = mean + spread * x[i];
+    // Between the first step and the last, but for rounding.
+    if (!(out.at[i] > -1e-6 * span && out.at[i] < (1.0 + 1e-6) * span)) return out;
+    out.at[i] = std::clamp(out.at[i], 0.0, span);
+    out.log_lr[i] = log_lr[i];
+    out.w[i] = m.p[0] * share[i];
+    total += share[i];
+    lowest = std::min(lowest, log_lr[i]);
+    highest = std::max(highest, log_lr[i]);
+  }
+  const double bend = m.highest - m.lowest;
+  if (!(std::abs(total - 1.0) < 1e-6 && highest - lowest <= 3.0 * bend + 1e-6)) return out;
+  out.weight = m.p[0];
+  out.bend = 0.5 * (highest - lowest);
+  out.rest = std::sqrt(std::max(rest, 0.0));
   return out;
 }
 
-// What a block's steps come to, positions from where it begins: falls, then rises.
-struct Cell {
-  Moments side[2];
-  double lowest = std::numeric_limits<double>::infinity();
-  double highest = -std::numeric_limits<double>::infinity();
-};
-
-}  // namespace
+// Of the terms in place of the steps of a block whose positions lie within `half` of `distance`
+// before the target; about right for beta and gamma up to one. The law is smooth in
+// log S - gamma log lr, so what counts is half / distance and the range of log lr.
+double ScheduleBlocks::error_of(const Nodes& nodes, double half, double distance) {
+  if (nodes.exact) return 0.0;
+  const double near = half / distance;
+  const double reach = near + kBend * nodes.bend;
+  const double square = reach * reach;
+  double error = 0.06 * nodes.rest * nodes.rest;
+  if (nodes.count == 2) {
+    error += 1.6e-2 * square * square + 0.076 * square * nodes.rest;
+  } else {
+    error += 2.7e-3 * square * square * square + 0.042 * square * reach * nodes.rest;
+  }
+  return nodes.weight * error;
+}
 
 ScheduleBlocks::ScheduleBlocks(const double* lr, std::int64_t steps, bool blocked) {
   const auto n = static_cast<std::size_t>(steps);
   area_.resize(n + 1);
+  w_.resize(n);
+  log_lr_.resize(n);
   double total = 0.0;
   double peak = 0.0;
   for (std::size_t i = 0; i < n; ++i) {
@@ -87,135 +163,123 @@ ScheduleBlocks::ScheduleBlocks(const double* lr, std::int64_t steps, bool blocke
     peak = std::max(peak, lr[i]);
   }
   area_[n] = total;
-
-  Level steps_level;
-  steps_level.first.reserve(n + 1);
-  std::size_t drops = 0;
-  for (std::size_t i = 1; i < n; ++i) drops += lr[i] != lr[i - 1];
-  steps_level.before.reserve(drops);
-  steps_level.log_lr.reserve(drops);
-  steps_level.w.reserve(drops);
+  tolerance_ = kTolerance * peak;
   double last_lr = -1.0;
   double last_log = 0.0;
   const double lowest = std::max(kLowest * peak, 1e-100);
   for (std::size_t i = 0; i < n; ++i) {
-    steps_level.first.push_back(static_cast<std::int64_t>(steps_level.w.size()));
-    const double w = i == 0 ? 0.0 : lr[i - 1] - lr[i];
-    if (w == 0.0) continue;
-    if (lr[i] != last_lr) {
+    w_[i] = i == 0 ? 0.0 : lr[i - 1] - lr[i];
+    if (w_[i] != 0.0 && lr[i] != last_lr) {
       last_lr = lr[i];
       last_log = std::log(std::max(last_lr, lowest));
     }
-    steps_level.before.push_back(area_[i]);
-    steps_level.log_lr.push_back(last_log);
-    steps_level.w.push_back(w);
+    log_lr_[i] = last_log;
   }
-  steps_level.first.push_back(static_cast<std::int64_t>(steps_level.w.size()));
-  levels_.push_back(std::move(steps_level));
   if (!blocked) return;
 
-  std::vector<Cell> cells;  // of the level below
-  for (std::int64_t size = kGrowth; size * kNear < steps; size *= kGrowth) {
-    Level level;
-    std::vector<Cell> merged;
-    merged.reserve(static_cast<std::size_t>(steps / size) + 1);
-    const Level& fine = levels_.front();
-    const std::int64_t part_size = size / kGrowth;
-    for (std::int64_t begin = 0; begin < steps; begin += size) {
-      level.first.push_back(static_cast<std::int64_t>(level.w.size()));
-      const double origin = area_[static_cast<std::size_t>(begin)];
-      Cell cell;
-      for (std::int64_t part = begin; part < std::min(begin + size, steps); part += part_size) {
-        const auto at = static_cast<std::size_t>(part);
-        const double by = area_[at] - origin;
-        if (part_size == 1) {
-          if (fine.first[at] == fine.first[at + 1]) continue;
-          const auto k = static_cast<std::size_t>(fine.first[at]);
-          cell.side[fine.w[k] < 0.0].add(std::abs(fine.w[k]), by, fine.log_lr[k]);
-          cell.lowest = std::min(cell.lowest, fine.log_lr[k]);
-          cell.highest = std::max(cell.highest, fine.log_lr[k]);
-        } else {
-          const Cell& below = cells[static_cast<std::size_t>(part / part_size)];
-          for (int i = 0; i < 2; ++i) cell.side[i].add_shifted(below.side[i], by);
-          cell.lowest = std::min(cell.lowest, below.lowest);
-          cell.highest = std::max(cell.highest, below.highest);
+  for (std::int64_t size = kSmallest; size < steps; size *= 2) {
+    const std::int64_t count = (steps + size - 1) / size;
+    Level level = {size, std::vector<Block>(static_cast<std::size_t>(count))};
+    for (std::int64_t block = 0; block < count; ++block) {
+      Block& out = level.blocks[static_cast<std::size_t>(block)];
+      out.nodes = -1;
+      const auto begin = static_cast<std::size_t>(block * size);
+      const auto end = static_cast<std::size_t>(std::min((block + 1) * size, steps));
+      const double origin = area_[begin];
+      if (levels_.empty()) {
+        for (std::size_t i = begin; i < end; ++i) {
+          if (w_[i] == 0.0) continue;
+          out.side[w_[i] < 0.0].add(std::abs(w_[i]), area_[i] - origin, log_lr_[i]);
         }
-      }
-      merged.push_back(cell);
-      bool rough = cell.highest - cell.lowest > kSpread;
-      Pair pairs[2];
-      for (int i = 0; i < 2; ++i) {
-        pairs[i] = pair_of(cell.side[i]);
-        rough = rough || pairs[i].rough;
-      }
-      if (rough) {
-        const Level& parts = levels_.back();
-        const std::int64_t part = begin / (size / kGrowth);
-        const auto last = static_cast<std::int64_t>(parts.first.size()) - 1;
-        const std::int64_t a = parts.first[static_cast<std::size_t>(part)];
-        const std::int64_t b =
-            parts.first[static_cast<std::size_t>(std::min(part + kGrowth, last))];
-        level.before.insert(level.before.end(), parts.before.begin() + a, parts.before.begin() + b);
-        level.log_lr.insert(level.log_lr.end(), parts.log_lr.begin() + a, parts.log_lr.begin() + b);
-        level.w.insert(level.w.end(), parts.w.begin() + a, parts.w.begin() + b);
         continue;
       }
-      for (int i = 0; i < 2; ++i) {
-        const Pair& pair = pairs[i];
-        const double w = i == 0 ? pair.w : -pair.w;
-        if (pair.w > 0.0 && !(pair.spread > 0.0)) {
-          level.before.push_back(origin + pair.mean);
-          level.log_lr.push_back(pair.log_lr);
-          level.w.push_back(w);
-        } else if (pair.w > 0.0) {
-          for (const double side : {-1.0, 1.0}) {
-            level.before.push_back(origin + std::max(pair.mean + side * pair.spread, 0.0));
-            level.log_lr.push_back(pair.log_lr + side * pair.tilt);
-            level.w.push_back(0.5 * w);
-          }
-        }
+      const std::vector<Block>& below = levels_.back().blocks;
+      const auto first = static_cast<std::size_t>(2 * block);
+      for (std::size_t half = first; half < std::min(first + 2, below.size()); ++half) {
+        const double by = area_[half * static_cast<std::size_t>(size / 2)] - origin;
+        for (int i = 0; i < 2; ++i) out.side[i].add_shifted(below[half].side[i], by);
       }
     }
-    level.first.push_back(static_cast<std::int64_t>(level.w.size()));
     levels_.push_back(std::move(level));
-    cells = std::move(merged);
   }
 }
 
-// use(level, begin, end): the terms of a level that belong to a target.
-template <class Use>
-void ScheduleBlocks::for_ranges(std::int64_t step, const Use& use) const {
-  std::int64_t end = step + 1;  // steps below are still to be covered
-  std::int64_t size = 1;
-  for (std::size_t i = 0; i < levels_.size(); ++i) {
-    const bool top = i + 1 == levels_.size();
-    const std::int64_t next = size * kGrowth;
-    const std::int64_t begin = top ? 0 : std::max<std::int64_t>(end / next - kNear, 0) * next;
-    const auto& first = levels_[i].first;
-    use(levels_[i], first[static_cast<std::size_t>(begin / size)],
-        first[static_cast<std::size_t>(end / size)]);
-    end = begin;
-    size = next;
+const ScheduleBlocks::Nodes* ScheduleBlocks::nodes_of(Block& block, std::int64_t begin,
+                                                      std::int64_t end) {
+  if (block.nodes < 0) {
+    block.nodes = static_cast<std::int64_t>(nodes_.size());
+    const double origin = area_[static_cast<std::size_t>(begin)];
+    for (int side = 0; side < 2; ++side) {
+      const Moments& moments = block.side[side];
+      if (moments.steps > Nodes::kMost) {
+        nodes_.push_back(nodes_of(moments, area_[static_cast<std::size_t>(end)] - origin));
+        continue;
+      }
+      Nodes nodes;
+      for (auto i = static_cast<std::size_t>(begin); nodes.count < moments.steps; ++i) {
+        if (w_[i] == 0.0 || (w_[i] < 0.0) != (side == 1)) continue;
+        nodes.at[nodes.count] = area_[i] - origin;
+        nodes.log_lr[nodes.count] = log_lr_[i];
+        nodes.w[nodes.count++] = std::abs(w_[i]);
+      }
+      nodes_.push_back(nodes);
+    }
+  }
+  return nodes_.data() + block.nodes;
+}
+
+void ScheduleBlocks::add_steps(std::int64_t begin, std::int64_t end, const Out& out) const {
+  for (std::int64_t step = begin; step < end; ++step) {
+    const auto i = static_cast<std::size_t>(step);
+    if (w_[i] == 0.0) continue;
+    out.s.push_back(std::max(out.here - area_[i], 0.0));
+    out.log_lr.push_back(log_lr_[i]);
+    out.w.push_back(w_[i]);
   }
 }
 
-std::int64_t ScheduleBlocks::count(std::int64_t step) const {
-  std::int64_t n = 0;
-  for_ranges(step, [&](const Level&, std::int64_t from, std::int64_t to) { n += to - from; });
-  return (n + 7) / 8 * 8;
+void ScheduleBlocks::visit(std::size_t level, std::size_t block, const Out& out) {
+  Level& at = levels_[level];
+  Block& here = at.blocks[block];
+  const std::int64_t begin = static_cast<std::int64_t>(block) * at.size;
+  const std::int64_t weighty = here.side[0].steps + here.side[1].steps;
+  if (weighty == 0 || begin >= out.end) return;
+  const std::int64_t end = std::min(begin + at.size, static_cast<std::int64_t>(w_.size()));
+  const double origin = area_[static_cast<std::size_t>(begin)];
+  const double half = 0.5 * (area_[static_cast<std::size_t>(end)] - origin);
+  const double distance = out.here - (origin + half);
+  if (end <= out.end && distance > half) {
+    const Nodes* const nodes = nodes_of(here, begin, end);
+    if (nodes[0].count + nodes[1].count <= weighty &&
+        error_of(nodes[0], half, distance) + error_of(nodes[1], half, distance) <= tolerance_) {
+      for (int i = 0; i < 2; ++i) {
+        for (int k = 0; k < nodes[i].count; ++k) {
+          out.s.push_back(std::max(out.here - (origin + nodes[i].at[k]), 0.0));
+          out.log_lr.push_back(nodes[i].log_lr[k]);
+          out.w.push_back(i == 0 ? nodes[i].w[k] : -nodes[i].w[k]);
+        }
+      }
+      return;
+    }
+  }
+  if (level == 0) {
+    add_steps(begin, std::min(end, out.end), out);
+  } else {
+    visit(level - 1, 2 * block, out);
+    if (2 * block + 1 < levels_[level - 1].blocks.size()) visit(level - 1, 2 * block + 1, out);
+  }
 }
 
 void ScheduleBlocks::append(std::int64_t step, std::vector<double>& s, std::vector<double>& log_lr,
-                            std::vector<double>& w) const {
-  const double here = area(step);
-  for_ranges(step, [&](const Level& level, std::int64_t from, std::int64_t to) {
-    for (std::int64_t k = from; k < to; ++k) {
-      const auto i = static_cast<std::size_t>(k);
-      s.push_back(std::max(here - level.before[i], 0.0));
-      log_lr.push_back(level.log_lr[i]);
-      w.push_back(level.w[i]);
+                            std::vector<double>& w) {
+  const Out out = {s, log_lr, w, area(step), step + 1};
+  if (levels_.empty()) {
+    add_steps(0, step + 1, out);
+  } else {
+    for (std::size_t block = 0; block < levels_.back().blocks.size(); ++block) {
+      visit(levels_.size() - 1, block, out);
     }
-  });
+  }
   while (s.size() % 8 != 0) {
     s.push_back(0.0);
     log_lr.push_back(0.0);

@@ -238,6 +238,7 @@ def schedule_fit(
     *,
     delta: float,
     max_evaluations: int,
+    solve: int = 0,
     blocked: bool = True,
     threads: int | None = None,
 ) -> tuple[
@@ -251,7 +252,8 @@ def schedule_fit(
     """Fit the Multi-Power Law to several curves together.
 
     Curves as in :func:`schedule_predict`; ``log_loss`` and ``weights`` have shape ``(steps,)``,
-    ``starts`` has shape ``(starts * 7,)``, the bounds ``(7,)``.
+    ``starts`` has shape ``(starts * 7,)``, the bounds ``(7,)``. With ``solve`` above 0, L0, A and B
+    of every start are solved for, and so many of them, the closest, are run.
 
     Returns:
         ``(theta, objective, evaluations, status, loss, gradient)``: the first four of each start,

@@ -266,7 +266,7 @@ def numba_runner() -> Callable[..., np.ndarray] | None:
             failed = False
             while done < 400:
                 if not solve(h, g, damping, s):
-                    damping = 1e-3 if damping < 1e-4 else damping * 10.0
+                    damping = 1e-3 if damping < 1e-4 else damping * 3.0
                     if damping > 1e12:
                         break
                     continue

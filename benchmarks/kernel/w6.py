@@ -4,8 +4,9 @@
 
 One job is the whole fit of one size: cosine_24000, constant_24000 and wsdcon_9 of the published
 curves (PLANNER_DATA names the folder; without it, synthetic ones stand in). Peers sum over steps in
-blocks of 32, held ready as arrays, and start at the published constants; ours finds its own start.
-Peers: L-BFGS-B with the analytic gradient, and least_squares with Huber and the analytic Jacobian.
+blocks of 32, or over our own blocks, held ready as arrays, and start at the published constants;
+ours makes its blocks and finds its start. Peers: L-BFGS-B with the analytic gradient, and
+least_squares with Huber and the analytic Jacobian.
 Rounds are interleaved; the figure is fits per core-second (process CPU time). The objective is that
 of the step-by-step sum at the constants found, the same for all.
 """
@@ -26,6 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares, minimize
 
+from planner._core import _testing
 from planner.kernel import Ragged
 from planner.kernel.multi_power_law import MultiPowerLaw, fit_multi_power_law
 
@@ -154,6 +156,45 @@ class Peer:
         return float(np.sum(p * (r - 0.5 * p))) * 1e6, -(p / loss) @ rows * 1e6
 
 
+class SameBlocks(Peer):
+    """The law in NumPy over the kernel's own terms, ragged: one reduction per sum."""
+
+    def __init__(self, curves: Curves) -> None:
+        lr, steps, loss = curves
+        self.log_loss = np.log(loss.values)
+        columns: list[list[np.ndarray]] = [[], [], [], [], []]
+        for each, at in zip(lr, steps, strict=True):
+            s, log_rate, w, first = _testing.schedule_terms(each, at.astype(np.int64))
+            area = np.log(np.cumsum(each)[at.astype(int)])
+            kept = np.concatenate([[0], np.cumsum(w != 0.0)])[first]
+            used = w != 0.0
+            for column, values in zip(
+                columns, (s[used], log_rate[used], w[used], np.diff(kept), area), strict=True
+            ):
+                column.append(values)
+        self.s, self.log_rate, self.w, counts, self.log_area = map(np.concatenate, columns)
+        self.first = np.concatenate([[0], np.cumsum(counts)[:-1]])
+
+    def predict(self, t: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As Peer's."""
+        a, b, c, beta = np.exp(t[1]), np.exp(t[3]), np.exp(t[4]), t[5]
+        cx = c * self.s * np.exp(-t[6] * self.log_rate)
+        u = 1.0 + cx
+        log_u = np.log(u)
+        q = np.exp(-beta * log_u)
+        wq = self.w * q
+        slope = wq * cx / u
+        total, by_beta, by_c, by_gamma = (
+            np.add.reduceat(column, self.first)
+            for column in (self.w - wq, wq * log_u, slope, slope * self.log_rate)
+        )
+        decay = a * np.exp(-t[2] * self.log_area)
+        drop = b * total
+        rows = [np.ones_like(decay), decay, -decay * self.log_area, -drop]
+        rows += [-b * beta * by_c, -b * by_beta, b * beta * by_gamma]
+        return t[0] + decay - drop, np.stack(rows, axis=1)
+
+
 LOGGED = [1, 3, 4]
 
 
@@ -211,7 +252,7 @@ def cases(quick: bool) -> list[Case]:
     out = []
     for size in (25, 100):
         curves = curves_of(size)
-        peer = Peer(curves)
+        peer, same = Peer(curves), SameBlocks(curves)
         start = PUBLISHED[size]
         rounds, slow = (5, 1) if quick else (15, 5)
         name = f"W6 {size}M"
@@ -225,6 +266,12 @@ def cases(quick: bool) -> list[Case]:
         def second(peer: Peer = peer, start: MultiPowerLaw = start) -> MultiPowerLaw:
             return with_least_squares(peer, start)
 
+        def third(peer: Peer = same, start: MultiPowerLaw = start) -> MultiPowerLaw:
+            return with_lbfgsb(peer, start)
+
+        def fourth(peer: Peer = same, start: MultiPowerLaw = start) -> MultiPowerLaw:
+            return with_least_squares(peer, start)
+
         def nothing(start: MultiPowerLaw = start) -> MultiPowerLaw:
             return start
 
@@ -232,6 +279,8 @@ def cases(quick: bool) -> list[Case]:
             Case(name, "ours", 1, ours, rounds, curves),
             Case(name, "SciPy L-BFGS-B, analytic", 1, first, slow, curves),
             Case(name, "SciPy least_squares, Huber", 1, second, slow, curves),
+            Case(name, "L-BFGS-B, our blocks", 1, third, slow, curves),
+            Case(name, "least_squares, our blocks", 1, fourth, slow, curves),
             Case(name, "published constants", 0, nothing, 1, curves),
         ]
     return out

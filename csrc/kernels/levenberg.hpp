@@ -102,8 +102,10 @@ Stop descend(Local<N>& at, const Box<N>& box, const Stage& stage, double& dampin
     if (!moving) return Stop::kConverged;
 
     double step[N];
+    // By small steps, for they cost little, and on a plateau, where curvature is negative, the step
+    // is the longer the less damping lies above what is needed.
     if (!damped_step<N>(at, free, damping, step)) {
-      damping = damping < 1e-4 ? 1e-3 : damping * 10.0;
+      damping = damping < 1e-4 ? 1e-3 : damping * 3.0;
       if (damping > 1e12) return Stop::kStalled;
       continue;
     }

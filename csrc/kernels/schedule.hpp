@@ -33,6 +33,7 @@ struct SchedulePredict {
 struct ScheduleFit {
   ScheduleTerms terms;
   std::int64_t targets;
+  std::int64_t stride;     // a fit begins on every so many targets
   const double* log_loss;  // (targets,)
   const double* weights;   // (targets,)
   const double* lower;     // (7,)
@@ -49,8 +50,11 @@ struct ScheduleFit {
 struct ScheduleKernels {
   // Targets begin .. end - 1.
   void (*predict)(const SchedulePredict& args, std::int64_t begin, std::int64_t end) noexcept;
-  // Starts begin .. end - 1.
-  void (*fit)(const ScheduleFit& args, std::int64_t begin, std::int64_t end) noexcept;
+  // Starts begin .. end - 1. Scratch: schedule_fit_scratch(targets).
+  void (*fit)(const ScheduleFit& args, std::int64_t begin, std::int64_t end,
+              double* scratch) noexcept;
 };
+
+constexpr std::int64_t schedule_fit_scratch(std::int64_t targets) { return 8 * (targets + 7); }
 
 }  // namespace planner

@@ -186,8 +186,8 @@ void schedule(const Kernels& kernels, const Input& input) {
                            input.values.begin() + static_cast<std::ptrdiff_t>(to));
     if (lr.empty()) continue;
     for (double& x : lr) x = std::abs(x) < 1e100 ? std::abs(x) : 1.0;
-    const ScheduleBlocks blocks(lr.data(), static_cast<std::int64_t>(lr.size()),
-                                input.options[0] % 2 == 0);
+    ScheduleBlocks blocks(lr.data(), static_cast<std::int64_t>(lr.size()),
+                          input.options[0] % 2 == 0);
     std::vector<double> s, log_lr, w, log_area;
     std::vector<std::int64_t> first{0};
     for (std::size_t step = 0; step < lr.size(); step += lr.size() / 20 + 1) {
@@ -206,10 +206,11 @@ void schedule(const Kernels& kernels, const Input& input) {
     const std::vector<double> upper = {1e5, 60, 2, 60, 30, 2, 2};
     std::vector<double> end(7), objective(1);
     std::vector<std::int32_t> evaluations(1), status(1, -1);
-    kernels.schedule->fit(
-        {terms, n, loss.data(), weights.data(), lower.data(), upper.data(), 1e-3, 20, theta.data(),
-         end.data(), objective.data(), evaluations.data(), status.data()},
-        0, 1);
+    std::vector<double> scratch(static_cast<std::size_t>(schedule_fit_scratch(n)));
+    kernels.schedule->fit({terms, n, 1 + input.options[1] % 4, loss.data(), weights.data(),
+                           lower.data(), upper.data(), 1e-3, 20, theta.data(), end.data(),
+                           objective.data(), evaluations.data(), status.data()},
+                          0, 1, scratch.data());
     known_status(status[0]);
   }
 }

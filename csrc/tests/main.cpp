@@ -1,4 +1,5 @@
-// kernel_tests [PART OF A NAME]: runs the tests, at every SIMD level that this CPU has.
+// kernel_tests [PART OF A NAME ...]: runs the tests, at every SIMD level that this CPU has. The
+// first line of output is the level that the kernel chooses.
 // kernel_tests --bench: nanoseconds per double of the elementary functions, in L1, per level.
 #include <algorithm>
 #include <chrono>
@@ -37,6 +38,13 @@ void bench() {
   }
 }
 
+bool asked_for(const char* name, int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    if (std::strstr(name, argv[i]) != nullptr) return true;
+  }
+  return argc <= 1;
+}
+
 }  // namespace
 
 int main(int argc, char** argv) {
@@ -44,9 +52,10 @@ int main(int argc, char** argv) {
     bench();
     return 0;
   }
+  std::printf("level %s\n", planner::available_levels().front().name);
   int ran = 0;
   for (const planner::tests::Test& test : planner::tests::all_tests()) {
-    if (argc > 1 && std::strstr(test.name, argv[1]) == nullptr) continue;
+    if (!asked_for(test.name, argc, argv)) continue;
     const int before = planner::tests::failures();
     test.run();
     ++ran;

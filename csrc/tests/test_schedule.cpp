@@ -1,7 +1,9 @@
 #include <cmath>
+#include <string>
 
 #include "check.hpp"
 #include "schedule_terms.hpp"
+#include "status.hpp"
 
 namespace {
 
@@ -13,11 +15,10 @@ struct Terms {
   std::vector<double> log_area;
 
   Terms(const std::vector<double>& lr, const std::vector<std::int64_t>& steps, bool blocked) {
-    const ScheduleBlocks blocks(lr.data(), static_cast<std::int64_t>(lr.size()), blocked);
+    ScheduleBlocks blocks(lr.data(), static_cast<std::int64_t>(lr.size()), blocked);
     for (const std::int64_t step : steps) {
       blocks.append(step, s, log_lr, w);
       first.push_back(static_cast<std::int64_t>(s.size()));
-      CHECK(first.back() - first[first.size() - 2] == blocks.count(step));
       log_area.push_back(std::log(blocks.area(step)));
     }
   }
@@ -61,4 +62,38 @@ TEST(schedule_terms_sum_like_steps) {
       }
     }
   }
+}
+
+TEST(schedule_fit_finds_the_constants) {
+  const double theta[] = {2.0, 0.5, 0.4, -1.5, -2.0, -0.7, 0.8};
+  const double lower[] = {0, -40, 0, -60, -30, -6, -1};
+  const double upper[] = {1e5, 60, 2, 60, 30, 2, 2};
+  const double start[] = {1.5, 0.0, 0.5, -1.0, -1.0, -1.0, 0.6};
+  const std::vector<double> lr = schedule(3000);
+  std::vector<std::int64_t> steps;
+  for (std::int64_t i = 300; i < 3000; i += 13) steps.push_back(i);
+  const Terms terms(lr, steps, true);
+  const auto count = static_cast<std::int64_t>(steps.size());
+  const std::vector<double> weights(steps.size(), 1.0);
+  std::vector<double> scratch(static_cast<std::size_t>(schedule_fit_scratch(count)));
+  std::vector<double> fused;
+  for (const Level& level : available_levels()) {
+    std::vector<double> loss(steps.size());
+    level.kernels.schedule->predict({terms.view(), theta, loss.data(), nullptr}, 0, count);
+    for (double& x : loss) x = std::log(x);
+    for (const std::int64_t stride : {1, 3}) {
+      std::vector<double> end(8);
+      std::int32_t evaluations = 0, status = -1;
+      level.kernels.schedule->fit(
+          {terms.view(), count, stride, loss.data(), weights.data(), lower, upper, 1e-3, 300, start,
+           end.data(), end.data() + 7, &evaluations, &status},
+          0, 1, scratch.data());
+      CHECK(status == static_cast<std::int32_t>(Status::kOk));
+      CHECK(end[7] < 1e-12);
+      for (std::size_t i = 0; i < 7; ++i) CHECK(std::abs(end[i] - theta[i]) < 0.05);
+      if (std::string(level.name) == "baseline") continue;  // rounds fma() twice
+      fused.insert(fused.end(), end.begin(), end.end());
+    }
+  }
+  for (std::size_t i = 16; i < fused.size(); ++i) CHECK(fused[i] == fused[i - 16]);
 }
