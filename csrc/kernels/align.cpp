@@ -400,6 +400,13 @@ PLANNER_INLINE Doubles fused(const Doubles& a, const Doubles& b, const Doubles& 
 #endif
 }
 
+// Finite, so that a zero times it is none; find_lengths() takes what is so large for overflow.
+PLANNER_INLINE Doubles square(const Doubles& x) {
+  const Doubles most = Doubles{} + 1e308;
+  const Doubles r = x * x;
+  return r > most ? most : r;
+}
+
 template <int kWide>
 PLANNER_INLINE void add_products(Products& to, const double& x, const Doubles& a, const Doubles& b,
                                  const Doubles& c) {
@@ -411,9 +418,10 @@ PLANNER_INLINE void add_products(Products& to, const double& x, const Doubles& a
 
 template <int kWide>
 PLANNER_INLINE void store_products(double* to, const Products& from) {
-  store_register(to, from.a);
-  if (kWide > 1) store_register(to + kWidth, from.b);
-  if (kWide > 2) store_register(to + 2 * kWidth, from.c);
+  // Plus zero: whether an underflow to -0 stays one would depend on the zeros that follow.
+  store_register(to, from.a + Doubles{});
+  if (kWide > 1) store_register(to + kWidth, from.b + Doubles{});
+  if (kWide > 2) store_register(to + 2 * kWidth, from.c + Doubles{});
 }
 
 // Four or eight curves with kWide registers of the candidates of a panel, or with their squares.
@@ -445,9 +453,9 @@ PLANNER_INLINE void multiply(const double* x, std::int64_t stride, const double*
     Doubles b = kWide > 1 ? load_register(u + kWidth) : a;
     Doubles c = kWide > 2 ? load_register(u + 2 * kWidth) : a;
     if (kSquares) {
-      a *= a;
-      b *= b;
-      c *= c;
+      a = square(a);
+      b = square(b);
+      c = square(c);
     }
     add_products<kWide>(p0, x[i], a, b, c);
     add_products<kWide>(p1, x1[i], a, b, c);
@@ -599,7 +607,7 @@ PLANNER_INLINE void fill_zeros(const Tile& tile, const Row* row, double* to) {
 }
 
 // Sums of u^2: differences of the sums before; for a curve with gaps, and where a difference would
-// lose digits, sums of their own.
+// lose digits, sums of their own. NaN where they overflow.
 void find_lengths(const AlignArgs& args, const Tables& tables, const Tile& tile) {
   bool again = false;
   for (int pass = 0; pass < (again ? 2 : 1); ++pass) {
@@ -627,6 +635,10 @@ void find_lengths(const AlignArgs& args, const Tables& tables, const Tile& tile)
     }
     multiply_all<true>(tables, args.grid, tile.mask, tile.n_rows, tile.first, tile.last + 1,
                        tile.lengths, {tile.mask, 0});
+  }
+  for (std::int64_t i = 0; i < tile.n_rows * tables.columns; i += kLanes) {
+    const Vec length = load(tile.lengths + i);
+    store(tile.lengths + i, select(usable(length), length, kNan));
   }
 }
 

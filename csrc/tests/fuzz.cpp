@@ -11,6 +11,7 @@
 #include <cstring>
 
 #include "check.hpp"
+#include "pool.hpp"
 #include "schedule_terms.hpp"
 #include "status.hpp"
 
