@@ -21,14 +21,14 @@ INPUTS := pyproject.toml CMakeLists.txt LICENSE README.md \
   $(shell find csrc planner templates ! -name '*.py[co]' ! -name __pycache__)
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
-.PHONY: help demo test lint format bench bench-startup test-cerebras test-sanitizers test-emulated \
-  fuzz clean
+.PHONY: help demo test lint format bench bench-startup bench-archive test-cerebras \
+  test-sanitizers test-emulated fuzz clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo "make lint | format | bench | bench-startup | test-cerebras | test-sanitizers"
-	@echo "make test-emulated | fuzz | clean"
+	@echo "make lint | format | bench | bench-startup | bench-archive | test-cerebras"
+	@echo "make test-sanitizers | test-emulated | fuzz | clean"
 
 demo: $(DONE)/wheel
 	@mkdir -p out/celerity
@@ -51,6 +51,10 @@ format: $(DONE)/dev
 
 bench-startup: $(DONE)/wheel
 	$(BIN)/python benchmarks/startup.py
+
+# Ten thousand synthetic runs; BENCH_ARGS="--runs 1000" for fewer, "--scale 100000" for more.
+bench-archive: $(DONE)/wheel
+	$(BIN)/python benchmarks/archive.py $(BENCH_ARGS)
 
 # The kernel against its peers, all in one process; BENCH_ARGS="w1 --quick" for a part of it.
 BENCH_ARGS ?=

@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import threading
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -77,6 +78,8 @@ class Pool:
 
 def _start() -> None:
     """Make a worker stop with its parent: one that was killed could not tell it to."""
+    # Ctrl-C reaches every process of a terminal; the parent decides, and a bucket is written whole
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is None:
         return

@@ -152,7 +152,8 @@ def print_inspection(found: Inspected) -> None:
             print(f"  not known: {', '.join(row['unknown'])}")
         for note in row["notes"]:
             print(f"  note: {note}")
-        for series in row["series"][:_SHOWN]:
+        losses_first = sorted(row["series"], key=lambda s: not s["name"].endswith("loss"))
+        for series in losses_first[:_SHOWN]:
             last = "none" if series["last"] is None else f"{series['last']:.6g}"
             lost = f", {series['nonfinite']} not finite" if series["nonfinite"] else ""
             print(
