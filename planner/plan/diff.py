@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from planner.plan.model import Plan
 
-_FAMILY_FIELDS = ("family", "parametrization", "conventions", "budget")
+_FAMILY_FIELDS = ("family", "parametrization", "conventions", "data", "budget")
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,6 +244,14 @@ class Conventions:
 
 
 @dataclass(frozen=True, slots=True)
+class Data:
+    """The training data: how many different tokens there are, and what made them."""
+
+    unique_tokens: int | None
+    tokenizer: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class LawUse:
     """A law that the plan used: constants, where they come from, and how sure they are."""
 
@@ -288,6 +296,7 @@ class Plan:
     digest: str
     parametrization: Parametrization
     conventions: Conventions
+    data: Data
     laws: dict[str, LawUse]
     budget: Budget | None
     audit: tuple[AuditEntry, ...]

@@ -342,7 +342,18 @@ class Data(Section):
     """The training data."""
 
     unique_tokens: Tokens | None = None
-    tokenizer: str | None = None
+    tokenizer: str | None = Field(default=None, min_length=1, max_length=256)
+
+    @field_validator("tokenizer")
+    @classmethod
+    def _one_line(cls, tokenizer: str | None) -> str | None:
+        if tokenizer is not None and not (
+            tokenizer.isprintable() and tokenizer == tokenizer.strip()
+        ):
+            raise UnitError(
+                f"got {show(tokenizer)}, wanted a name without control characters or outer spaces"
+            )
+        return tokenizer
 
 
 class Cluster(Section):

@@ -46,7 +46,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
 
 
 DAMAGED: dict[str, tuple[str | bytes, str]] = {
-    "cut short": (TEXT[:1000], "plan.json:42: is not a plan: its JSON is cut short"),
+    "cut short": (TEXT[:1000], "plan.json:45: is not a plan: its JSON is cut short"),
     "without its end": (
         TEXT[:-3],
         f"plan.json:{TEXT.count(chr(10)) - 1}: is not a plan: its JSON is cut short",

@@ -14,6 +14,7 @@ from planner.plan import Plan, Run, sealed
 from planner.plan.model import (
     Batch,
     Conventions,
+    Data,
     Experts,
     Flops,
     Model,
@@ -180,6 +181,7 @@ def make_plan(*runs: Run, rule: Parametrization, family: str = "tiny") -> Plan:
             digest="",
             parametrization=rule,
             conventions=Conventions("total", "exact", "causal"),
+            data=Data(None, None),
             laws={},
             budget=None,
             audit=(),
