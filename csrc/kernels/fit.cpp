@@ -93,186 +93,100 @@ struct Shared {
 PLANNER_INLINE void read(const double* from, Vec& to) { to = load(from); }
 PLANNER_INLINE void write(double* to, const Vec& x) { store(to, x); }
 PLANNER_INLINE void fill(double x, Vec& to) { to = vec(x); }
-PLANNER_INLINE Vec at_least(const Vec& x, double y) { return max(x, vec(y)); }
 
-// Vectors whose operations alternate: one chain of FMAs waits for itself, and the CPU does not look
-// far enough ahead to overlap it with the next one.
-template <class V>
-struct Two {
-  V a;
-  V b;
+#if defined(__AVX512F__)
+// Two vectors whose operations alternate: one chain of FMAs waits for itself.
+struct Pair {
+  Vec a;
+  Vec b;
 };
-template <class V>
-constexpr std::int64_t kPointsOf = kLanes;
-template <class V>
-constexpr std::int64_t kPointsOf<Two<V>> = 2 * kPointsOf<V>;
 
-template <class V>
-PLANNER_INLINE void read(const double* from, Two<V>& to) {
-  read(from, to.a);
-  read(from + kPointsOf<V>, to.b);
+PLANNER_INLINE void read(const double* from, Pair& to) {
+  to.a = load(from);
+  to.b = load(from + kLanes);
 }
-template <class V>
-PLANNER_INLINE void write(double* to, const Two<V>& x) {
-  write(to, x.a);
-  write(to + kPointsOf<V>, x.b);
+PLANNER_INLINE void write(double* to, const Pair& x) {
+  store(to, x.a);
+  store(to + kLanes, x.b);
 }
-template <class V>
-PLANNER_INLINE void fill(double x, Two<V>& to) {
-  fill(x, to.a);
-  fill(x, to.b);
-}
-#define PLANNER_TWO(op)                                               \
-  template <class V>                                                  \
-  PLANNER_INLINE Two<V> operator op(const Two<V>& x, const Two<V>& y) { \
-    return {x.a op y.a, x.b op y.b};                                  \
-  }                                                                   \
-  template <class V>                                                  \
-  PLANNER_INLINE Two<V> operator op(const Two<V>& x, double y) {      \
-    return {x.a op y, x.b op y};                                      \
-  }                                                                   \
-  template <class V>                                                  \
-  PLANNER_INLINE Two<V> operator op(double x, const Two<V>& y) {      \
-    return {x op y.a, x op y.b};                                      \
-  }
-PLANNER_TWO(+)
-PLANNER_TWO(-)
-PLANNER_TWO(*)
-#undef PLANNER_TWO
-// x or y may be scalars
-template <class V>
-PLANNER_INLINE Two<V> fma(const Two<V>& x, const Two<V>& y, const Two<V>& z) {
+PLANNER_INLINE void fill(double x, Pair& to) { to = {vec(x), vec(x)}; }
+PLANNER_INLINE Pair operator-(const Pair& x) { return {-x.a, -x.b}; }
+#define PLANNER_PAIR(op)                                                                    \
+  PLANNER_INLINE Pair operator op(const Pair& x, const Pair& y) {                           \
+    return {x.a op y.a, x.b op y.b};                                                        \
+  }                                                                                         \
+  PLANNER_INLINE Pair operator op(const Pair& x, double y) { return {x.a op y, x.b op y}; } \
+  PLANNER_INLINE Pair operator op(double x, const Pair& y) { return {x op y.a, x op y.b}; }
+PLANNER_PAIR(+)
+PLANNER_PAIR(-)
+PLANNER_PAIR(*)
+#undef PLANNER_PAIR
+PLANNER_INLINE Pair fma(const Pair& x, const Pair& y, const Pair& z) {
   return {fma(x.a, y.a, z.a), fma(x.b, y.b, z.b)};
 }
-template <class V>
-PLANNER_INLINE Two<V> fma(const Two<V>& x, const Two<V>& y, double z) {
+PLANNER_INLINE Pair fma(const Pair& x, const Pair& y, double z) {
   return {fma(x.a, y.a, z), fma(x.b, y.b, z)};
 }
-template <class V>
-PLANNER_INLINE Two<V> fma(const Two<V>& x, double y, const Two<V>& z) {
+PLANNER_INLINE Pair fma(const Pair& x, double y, const Pair& z) {
   return {fma(x.a, y, z.a), fma(x.b, y, z.b)};
 }
-template <class V>
-PLANNER_INLINE Two<V> fma(const Two<V>& x, double y, double z) {
+PLANNER_INLINE Pair fma(const Pair& x, double y, double z) {
   return {fma(x.a, y, z), fma(x.b, y, z)};
 }
-template <class V>
-PLANNER_INLINE Two<V> fnma(const Two<V>& x, const Two<V>& y, const Two<V>& z) {
+PLANNER_INLINE Pair fnma(const Pair& x, const Pair& y, const Pair& z) {
   return {fnma(x.a, y.a, z.a), fnma(x.b, y.b, z.b)};
 }
-template <class V>
-PLANNER_INLINE Two<V> fnma(const Two<V>& x, const Two<V>& y, double z) {
+PLANNER_INLINE Pair fnma(const Pair& x, const Pair& y, double z) {
   return {fnma(x.a, y.a, z), fnma(x.b, y.b, z)};
 }
-template <class V>
-PLANNER_INLINE Two<V> fnma(const Two<V>& x, double y, const Two<V>& z) {
+PLANNER_INLINE Pair fnma(const Pair& x, double y, const Pair& z) {
   return {fnma(x.a, y, z.a), fnma(x.b, y, z.b)};
 }
-template <class V>
-PLANNER_INLINE Two<V> at_least(const Two<V>& x, double y) {
-  return {at_least(x.a, y), at_least(x.b, y)};
+PLANNER_INLINE Pair at_least(const Pair& x, double y) {
+  return {max(x.a, vec(y)), max(x.b, vec(y))};
 }
 
-// The bits of vexp, vlog_normal and vrecip_rough, operation by operation.
-#if defined(__AVX512F__)
-PLANNER_INLINE Vec scaled(const Vec& x, const Vec& n) {
-  Vec out;
-  out.part[0] = _mm512_scalef_pd(x.part[0], n.part[0]);
+// The bits of vexp, vlog_normal and vrecip_rough on each half.
+PLANNER_INLINE Pair vexp(const Pair& any_x) {
+  using namespace detail;
+  const Pair x = {min(max(any_x.a, vec(-746.0)), vec(710.0)),
+                  min(max(any_x.b, vec(-746.0)), vec(710.0))};
+  const Pair n = fma(x, kLog2E, kRound) - kRound;
+  const Pair r = fnma(n, kLn2Low, fnma(n, kLn2High, x));
+  const Pair e = exp_reduced(r);
+  Pair out;
+  out.a.part[0] = _mm512_scalef_pd(e.a.part[0], n.a.part[0]);
+  out.b.part[0] = _mm512_scalef_pd(e.b.part[0], n.b.part[0]);
   return out;
 }
-template <class V>
-PLANNER_INLINE Two<V> scaled(const Two<V>& x, const Two<V>& n) {
-  return {scaled(x.a, n.a), scaled(x.b, n.b)};
-}
-// exp for |x| < 1e6, which kFitExponent sees to: scalef needs no clamp.
-template <class V>
-PLANNER_INLINE V exponential(const V& x) {
-  using namespace detail;
-  const V n = fma(x, kLog2E, kRound) - kRound;
-  const V r = fnma(n, kLn2Low, fnma(n, kLn2High, x));
-  return scaled(exp_reduced(r), n);
-}
-#else
-PLANNER_INLINE bool within(const Vec& x, double bound) { return every(abs(x) <= bound); }
-template <class V>
-PLANNER_INLINE bool within(const Two<V>& x, double bound) {
-  return within(x.a, bound) & within(x.b, bound);
-}
-PLANNER_INLINE Vec times_power(const Vec& x, const Vec& shifted) {
-  return as_vec(as_bits(x) + shift_left(as_bits(shifted), 52));
-}
-template <class V>
-PLANNER_INLINE Two<V> times_power(const Two<V>& x, const Two<V>& shifted) {
-  return {times_power(x.a, shifted.a), times_power(x.b, shifted.b)};
-}
-PLANNER_INLINE void exp_slowly(const Vec& x, Vec& out) { detail::exp_beyond(x, out); }
-template <class V>
-PLANNER_INLINE void exp_slowly(const Two<V>& x, Two<V>& out) {
-  exp_slowly(x.a, out.a);
-  exp_slowly(x.b, out.b);
-}
-template <class V>
-PLANNER_INLINE V exponential(const V& x) {
-  using namespace detail;
-  if (__builtin_expect(!within(x, 708.0), 0)) {
-    V out;
-    exp_slowly(x, out);
-    return out;
-  }
-  const V shifted = fma(x, kLog2E, kRound);
-  const V n = shifted - kRound;
-  const V r = fnma(n, kLn2Low, fnma(n, kLn2High, x));
-  return times_power(exp_reduced(r), shifted);
-}
-#endif
-PLANNER_INLINE void split_all(const Vec& x, Vec& m, Vec& k) { detail::split(x, m, k); }
-template <class V>
-PLANNER_INLINE void split_all(const Two<V>& x, Two<V>& m, Two<V>& k) {
-  split_all(x.a, m.a, k.a);
-  split_all(x.b, m.b, k.b);
-}
-template <class V>
-PLANNER_INLINE V logarithm(const V& x) {
-  V m;
-  V k;
-  split_all(x, m, k);
+PLANNER_INLINE Pair vlog_normal(const Pair& x) {
+  Pair m;
+  Pair k;
+  detail::split(x.a, m.a, k.a);
+  detail::split(x.b, m.b, k.b);
   return detail::log_reduced(m, k);
 }
-PLANNER_INLINE Vec guess(const Vec& x) {
-  return as_vec(std::int64_t{0x7fde623822fc16e6} - as_bits(x));
-}
-template <class V>
-PLANNER_INLINE Two<V> guess(const Two<V>& x) {
-  return {guess(x.a), guess(x.b)};
-}
-template <class V>
-PLANNER_INLINE V reciprocal(const V& x) {
-  V y = guess(x);
-  V e = fnma(x, y, 1.0);
-  y = fma(y, fma(e, e, e), y);
-  e = fnma(x, y, 1.0);
-  return fma(y, fma(e, e, e), y);
-}
-
-#ifndef GL
-#define GL Two<Two<Vec>>
-#define GE Two<Vec>
+PLANNER_INLINE Pair vrecip_rough(const Pair& x) { return {vrecip_rough(x.a), vrecip_rough(x.b)}; }
 #endif
+PLANNER_INLINE Vec at_least(const Vec& x, double y) { return max(x, vec(y)); }
 
-// The logarithm of the first term and its derivative.
+// The logarithm of the first term and its derivative, in a loop of their own: short chains overlap
+// better than the long one of a logarithm and then an exponential.
 template <class V>
 PLANNER_INLINE void logarithms_at(const Data& data, const Shared& t, std::int64_t at, double* out) {
   V x;
   read(data.x + at, x);
   const V te = x + t.eps1;
-  write(out, t.ratio - reciprocal(te) * t.eps1);
-  write(out + kBlock, t.log1p_eps1 - logarithm(te));
+  write(out, t.ratio - vrecip_rough(te) * t.eps1);
+  write(out + kBlock, t.log1p_eps1 - vlog_normal(te));
 }
 
+// V is a vector or a pair of them.
 template <Shape kShape, class V>
 PLANNER_INLINE void columns_at(const Data& data, const Shared& t, std::int64_t at, double* out) {
   constexpr std::int64_t N = columns_of(kShape);
   V y;
+  read(data.y + at, y);
   if constexpr (kShape == kShapePower || kShape == kShapePower0) {
     V u;
     V w;
@@ -282,57 +196,49 @@ PLANNER_INLINE void columns_at(const Data& data, const Shared& t, std::int64_t a
     } else {
       read(data.x + at, w);
       w = w + t.x0;
-      u = logarithm(w) - t.log_ref;
+      u = vlog_normal(w) - t.log_ref;
     }
-    const V p = exponential(u * -t.alpha);
+    const V p = vexp(u * -t.alpha);
     V ones;
     fill(1.0, ones);
     write(out, ones);
     write(out + kBlock, p);
     write(out + 2 * kBlock, p * u);
     if constexpr (kShape == kShapePower0) {
-      write(out + 3 * kBlock, p * (reciprocal(w) - t.inverse_ref));
+      write(out + 3 * kBlock, p * (vrecip_rough(w) - t.inverse_ref));
     }
-    read(data.y + at, y);
     write(out + N * kBlock, fma(p, t.a, t.e - y));
   } else {
-    constexpr int head = kShape == kShapeTail ? 0 : 2;
+    constexpr bool tail = kShape == kShapeTail;
+    constexpr int head = tail ? 0 : 2;
+    V a;
+    if constexpr (tail) {
+      read(data.a + at, a);
+    } else {
+      V slope;
+      V u;
+      read(out, slope);
+      read(out + kBlock, u);
+      a = vexp(u * t.m);
+      write(out, a * slope);
+      write(out + kBlock, a * u);
+    }
     V s;
     V floor;
     if constexpr (kShape == kShapeFloor) {
       read(data.eta + at, floor);
       floor = at_least(floor + t.eps2, kFitEtaFloor);
-      s = logarithm(floor);
+      s = vlog_normal(floor);
     } else {
       read(data.s + at, s);
     }
-    V a;
-    V p;
-    if constexpr (kShape == kShapeTail) {
-      read(data.a + at, a);
-      p = exponential(s * t.q);
-    } else {
-      V slope;
-      V u;
-      read(out + kBlock, u);
-      const Two<V> both = exponential(Two<V>{u * t.m, s * t.q});
-      a = both.a;
-      p = both.b;
-      read(out, slope);
-      read(out + kBlock, u);
-      write(out, a * slope);
-      write(out + kBlock, a * u);
-      if constexpr (kShape != kShapeFloor) read(data.s + at, s);
-    }
+    const V p = vexp(s * t.q);
     write(out + head * kBlock, p);
     write(out + (head + 1) * kBlock, p * s);
-    if constexpr (kShape == kShapeFloor) write(out + 4 * kBlock, p * reciprocal(floor));
+    if constexpr (kShape == kShapeFloor) write(out + 4 * kBlock, p * vrecip_rough(floor));
     const V f = fma(p, t.b, a);
     if constexpr (kShape != kShapeFull) write(out + (N - 1) * kBlock, f);
-    read(data.y + at, y);
-    V minus;
-    fill(0.0, minus);
-    write(out + N * kBlock, fma(f, t.k, minus - y));
+    write(out + N * kBlock, fma(f, t.k, -y));
   }
 }
 
@@ -342,15 +248,24 @@ __attribute__((noinline)) void phase1(const Data& points, const Shared& shared, 
   constexpr std::int64_t N = columns_of(kShape);
   const Shared t = shared;  // copies: what is stored to `out` cannot change them
   const Data data = points;
+  const std::int64_t padded = whole(count);
+  std::int64_t i = 0;
   if constexpr (kShape == kShapeFull || kShape == kShapeScale || kShape == kShapeFloor) {
-    for (std::int64_t i = 0; i < count; i += kPointsOf<GL>) {
-      logarithms_at<GL>(data, t, begin + i, out + i);
+#if defined(__AVX512F__)
+    for (; i + 2 * kLanes <= padded; i += 2 * kLanes) {
+      logarithms_at<Pair>(data, t, begin + i, out + i);
     }
+#endif
+    for (; i < padded; i += kLanes) logarithms_at<Vec>(data, t, begin + i, out + i);
   }
-  for (std::int64_t i = 0; i < count; i += kPointsOf<GE>) {
-    columns_at<kShape, GE>(data, t, begin + i, out + i);
+  i = 0;
+#if defined(__AVX512F__)
+  for (; i + 2 * kLanes <= padded; i += 2 * kLanes) {
+    columns_at<kShape, Pair>(data, t, begin + i, out + i);
   }
-  for (std::int64_t i = count; i < whole(count); ++i) {
+#endif
+  for (; i < padded; i += kLanes) columns_at<kShape, Vec>(data, t, begin + i, out + i);
+  for (i = count; i < padded; ++i) {
     for (std::int64_t c = 0; c <= N; ++c) out[c * kBlock + i] = 0.0;
   }
 }
