@@ -1245,8 +1245,17 @@ Status fit_curve(const FitArgs& args, std::int64_t curve, const Memory& memory) 
   std::int64_t n_kept = 0;
   std::int64_t spent = 0;
   const double ftol = args.brute ? args.ftol : kCoarseTolerance;
-  const std::int64_t n_starts = two_level ? args.n_thin_starts : args.n_starts;
-  for (std::int64_t which = 0; which < n_starts; ++which) {
+  for (std::int64_t which = 0; which < args.n_starts; ++which) {
+    // The first few are enough for a thinned curve, unless they disagree or most residuals are
+    // beyond delta: there are more optima then.
+    if (two_level && which == args.n_thin_starts && n_kept == 1) {
+      residuals(problem, few, kept[0].theta, memory.residual);
+      std::int64_t beyond = 0;
+      for (std::int64_t i = 0; i < few.n; ++i) {
+        beyond += magnitude(memory.residual[i]) > problem.delta ? 1 : 0;
+      }
+      if (2 * beyond <= few.n) break;
+    }
     Run run;
     start_from(args, problem, few, which, span, run.theta);
     const Rivals rivals = {kept, args.brute ? 0 : n_kept, kWorse, true};
