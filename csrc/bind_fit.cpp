@@ -109,7 +109,8 @@ py::tuple fit(const py::array& y, const py::array& x, const Optional& eta, const
   const FitKernels& kernel = *kernels().fit;
   const double passes = (brute ? 15.0 * static_cast<double>(args.n_starts) : 10.0) +
                         4.0 * static_cast<double>(replicates);
-  const double cost = kNanosecondsPerStart * static_cast<double>(args.n_starts) +
+  const std::int64_t usual = brute ? args.n_starts : std::min(args.n_starts, 3 * thin_starts);
+  const double cost = kNanosecondsPerStart * static_cast<double>(usual) +
                       passes * kNanosecondsPerPoint * curves.points_per_curve();
   const Batch batch = batch_of(n, cost, checked_threads(threads));
   const Scratch scratch(threads_for(batch), kernel.scratch(args.longest));

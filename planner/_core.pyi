@@ -119,7 +119,7 @@ def fit(
         delta: One number, or one per curve.
         starts: 1 to 64 rows of P numbers, flat; NaN: solved for by linear least squares (only
             ``scale``, ``e``, ``a``).
-        thin_starts: Curves long enough for block medians use only the first so many.
+        thin_starts: Enough for a curve long enough for block medians, if they end alike.
         brute: All starts on all points.
         ftol: Relative drop of the objective below which a fit has converged.
         max_iterations: Steps from one start, at least 1.

@@ -1,6 +1,8 @@
 """The kernel against its peers, in the same process and the same interleaved rounds.
 
     python benchmarks/kernel [WORKLOAD ...] [--quick] [--rounds N] [--json FILE] [--check]
+    python benchmarks/kernel --quality N    # W2: objectives of N curves against SciPy
+    python benchmarks/kernel --flat         # time and memory from 100 to 100,000 curves
 
 Work per core-second: what a call did, over the CPU time of the whole process, all threads. Every
 round runs every case once, in a new random order. The table gives the median and the quartile
@@ -177,7 +179,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, help="default: 9, quick 3")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a target is missed")
+    parser.add_argument(
+        "--quality", type=int, metavar="N", help="only: W2's objectives of N curves against SciPy"
+    )
+    parser.add_argument(
+        "--flat", action="store_true", help="only: time and memory from 100 to 100,000 curves"
+    )
     options = parser.parse_args()
+    if options.quality or options.flat:
+        arguments = ["w2.py", "--quality", str(options.quality)] if options.quality else ["flat.py"]
+        return subprocess.run([sys.executable, str(HERE / arguments[0]), *arguments[1:]]).returncode
     unknown = set(options.workloads) - set(WORKLOADS)
     if unknown:
         parser.error(f"unknown workload {min(unknown)}; there are {', '.join(WORKLOADS)}.")

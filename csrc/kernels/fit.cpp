@@ -37,7 +37,7 @@ struct Data {
   std::int64_t n;
   double* x;
   double* y;
-  double* s;    // log(eta + eps2), or log(x + x0)
+  double* s;    // log2(eta + eps2), or log2(x + x0)
   double* eta;  // for kShapeFloor
   double* w;    // null: all 1
   double* a;    // the first term, for kShapeTail
@@ -83,12 +83,17 @@ constexpr std::int64_t columns_of(Shape shape) {
                                                       : 3;
 }
 
-// What the points share.
+// What the points share. Logarithms are those of base 2: a power is then 2^(m log2 x), which needs
+// no reduction by ln 2.
 struct Shared {
-  double eps1, log1p_eps1, ratio;  // ratio: eps1 / (1 + eps1)
-  double m, b, q, eps2, k;         // k: what multiplies the model
+  double eps1, top, ratio;  // top: log2(1 + eps1); ratio: eps1 / (1 + eps1)
+  double m, b, q, eps2, k;  // k: what multiplies the model
   double e, a, alpha, x0, log_ref, inverse_ref;
 };
+
+constexpr double kLn2 = 0.6931471805599453;
+// Exponents are kept below this, so that m log2 x stays below 2^51.
+constexpr double kSteepest = 1e9;
 
 PLANNER_INLINE void read(const double* from, Vec& to) { to = load(from); }
 PLANNER_INLINE void write(double* to, const Vec& x) { store(to, x); }
@@ -146,29 +151,95 @@ PLANNER_INLINE Pair at_least(const Pair& x, double y) {
   return {max(x.a, vec(y)), max(x.b, vec(y))};
 }
 
-// The bits of vexp, vlog_normal and vrecip_rough on each half.
-PLANNER_INLINE Pair vexp(const Pair& any_x) {
-  using namespace detail;
-  const Pair x = {min(max(any_x.a, vec(-746.0)), vec(710.0)),
-                  min(max(any_x.b, vec(-746.0)), vec(710.0))};
-  const Pair n = fma(x, kLog2E, kRound) - kRound;
-  const Pair r = fnma(n, kLn2Low, fnma(n, kLn2High, x));
-  const Pair e = exp_reduced(r);
-  Pair out;
-  out.a.part[0] = _mm512_scalef_pd(e.a.part[0], n.a.part[0]);
-  out.b.part[0] = _mm512_scalef_pd(e.b.part[0], n.b.part[0]);
-  return out;
-}
-PLANNER_INLINE Pair vlog_normal(const Pair& x) {
-  Pair m;
-  Pair k;
-  detail::split(x.a, m.a, k.a);
-  detail::split(x.b, m.b, k.b);
-  return detail::log_reduced(m, k);
-}
 PLANNER_INLINE Pair vrecip_rough(const Pair& x) { return {vrecip_rough(x.a), vrecip_rough(x.b)}; }
 #endif
 PLANNER_INLINE Vec at_least(const Vec& x, double y) { return max(x, vec(y)); }
+
+// 2^r for |r| <= 1/2 to 6e-16. These polynomials are shorter than those of vmath.hpp: what is left
+// out is far below the noise of any curve.
+template <class V>
+PLANNER_INLINE V exp2_reduced(const V& r) {
+  V t = fma(r, 0x1.e5e9f593117cfp-28, 0x1.b6571e333b041p-24);
+  t = fma(t, r, 0x1.62bfe460f6d14p-20);
+  t = fma(t, r, 0x1.ffcb76785221bp-17);
+  t = fma(t, r, 0x1.43091303784ebp-13);
+  t = fma(t, r, 0x1.5d87fe908f9b7p-10);
+  t = fma(t, r, 0x1.3b2ab6fba385fp-7);
+  t = fma(t, r, 0x1.c6b08d7044119p-5);
+  t = fma(t, r, 0x1.ebfbdff82c590p-3);
+  t = fma(t, r, 0x1.62e42fefa39f7p-1);
+  return fma(t, r, 1.0);
+}
+
+// p 2^n for p in 0.7 .. 1.42, any integer n of up to 2^51; `shifted` is n + kRound.
+#if defined(__AVX512F__)
+PLANNER_INLINE Vec scaled(const Vec& p, const Vec& n, const Vec&) {
+  Vec out;
+  out.part[0] = _mm512_scalef_pd(p.part[0], n.part[0]);
+  return out;
+}
+PLANNER_INLINE Pair scaled(const Pair& p, const Pair& n, const Pair& shifted) {
+  return {scaled(p.a, n.a, shifted.a), scaled(p.b, n.b, shifted.b)};
+}
+#else
+// Out of line: what few arguments need. Only the second product rounds, as scalef does.
+__attribute__((noinline)) void scale_far(const Vec& p, const Vec& any_n, Vec& out) noexcept {
+  const Vec n = min(max(any_n, vec(-1080.0)), vec(1025.0));
+  const Vec first = fma(n, 0.5, detail::kRound);
+  const Vec second = (n - (first - detail::kRound)) + detail::kRound;
+  constexpr std::int64_t ones = 0x3ff0000000000000;
+  out = p * as_vec(shift_left(as_bits(first), 52) + ones) *
+        as_vec(shift_left(as_bits(second), 52) + ones);
+}
+
+PLANNER_INLINE Vec scaled(const Vec& p, const Vec& n, const Vec& shifted) {
+  if (__builtin_expect(every(abs(n) <= 1020.0), 1)) {
+    return as_vec(as_bits(p) + shift_left(as_bits(shifted), 52));
+  }
+  Vec out;
+  scale_far(p, n, out);
+  return out;
+}
+#endif
+
+// 2^(u by), |by| <= kSteepest.
+template <class V>
+PLANNER_INLINE V power_of_two(const V& u, double by) {
+  const V shifted = fma(u, by, detail::kRound);
+  const V n = shifted - detail::kRound;
+  return scaled(exp2_reduced(fma(u, by, -n)), n, shifted);
+}
+
+PLANNER_INLINE void split(const Vec& x, Vec& m, Vec& k) { detail::split(x, m, k); }
+#if defined(__AVX512F__)
+PLANNER_INLINE void split(const Pair& x, Pair& m, Pair& k) {
+  split(x.a, m.a, k.a);
+  split(x.b, m.b, k.b);
+}
+#endif
+
+// top - log2(x) for positive normal x; log2 to 2e-15 of itself. As vlog_normal.
+template <class V>
+PLANNER_INLINE V below(double top, const V& x) {
+  V m;
+  V k;
+  split(x, m, k);
+  const V f = m - 1.0;
+  const V d = m + 1.0;
+  V y = fma(fma(d, 0.10670556973896733, -0.6802480070859167), d, 1.4342729119991664);
+  const V e = fnma(d, y, 1.0);
+  y = fma(y, fma(e, e, e), y);
+  V s = f * y;
+  s = fma(fnma(d, s, f), y, s);
+  const V z = s * s;
+  V q = fma(z, 0x1.010e4a2058ce5p-2, 0x1.0aecdf019819bp-2);
+  q = fma(q, z, 0x1.4856eee99177dp-2);
+  q = fma(q, z, 0x1.a61737e345077p-2);
+  q = fma(q, z, 0x1.2776c5339ae37p-1);
+  q = fma(q, z, 0x1.ec709dc388c36p-1);
+  q = fma(q, z, 0x1.71547652b8308p+1);
+  return fnma(s, q, top - k);
+}
 
 // The logarithm of the first term and its derivative, in a loop of their own: short chains overlap
 // better than the long one of a logarithm and then an exponential.
@@ -177,8 +248,10 @@ PLANNER_INLINE void logarithms_at(const Data& data, const Shared& t, std::int64_
   V x;
   read(data.x + at, x);
   const V te = x + t.eps1;
-  write(out, t.ratio - vrecip_rough(te) * t.eps1);
-  write(out + kBlock, t.log1p_eps1 - vlog_normal(te));
+  V ratio;
+  fill(t.ratio, ratio);
+  write(out, fnma(vrecip_rough(te), t.eps1, ratio));
+  write(out + kBlock, below(t.top, te));
 }
 
 // V is a vector or a pair of them.
@@ -196,9 +269,9 @@ PLANNER_INLINE void columns_at(const Data& data, const Shared& t, std::int64_t a
     } else {
       read(data.x + at, w);
       w = w + t.x0;
-      u = vlog_normal(w) - t.log_ref;
+      u = -below(t.log_ref, w);
     }
-    const V p = vexp(u * -t.alpha);
+    const V p = power_of_two(u, -t.alpha);
     V ones;
     fill(1.0, ones);
     write(out, ones);
@@ -219,7 +292,7 @@ PLANNER_INLINE void columns_at(const Data& data, const Shared& t, std::int64_t a
       V u;
       read(out, slope);
       read(out + kBlock, u);
-      a = vexp(u * t.m);
+      a = power_of_two(u, t.m);
       write(out, a * slope);
       write(out + kBlock, a * u);
     }
@@ -228,11 +301,11 @@ PLANNER_INLINE void columns_at(const Data& data, const Shared& t, std::int64_t a
     if constexpr (kShape == kShapeFloor) {
       read(data.eta + at, floor);
       floor = at_least(floor + t.eps2, kFitEtaFloor);
-      s = vlog_normal(floor);
+      s = -below(0.0, floor);
     } else {
       read(data.s + at, s);
     }
-    const V p = vexp(s * t.q);
+    const V p = power_of_two(s, t.q);
     write(out + head * kBlock, p);
     write(out + (head + 1) * kBlock, p * s);
     if constexpr (kShape == kShapeFloor) write(out + 4 * kBlock, p * vrecip_rough(floor));
@@ -317,10 +390,34 @@ PLANNER_INLINE void add_to(double* to, Doubles x) {
 
 constexpr int kSums = 28;  // cost, six of g, 21 of h
 
+// b < a ? b : a and b > a ? b : a; a NaN in `a` stays.
+PLANNER_INLINE Doubles smaller(Doubles a, Doubles b) {
+#if defined(__AVX512F__)
+  return _mm512_min_pd(b, a);
+#elif defined(__AVX__)
+  return _mm256_min_pd(b, a);
+#elif defined(__SSE2__)
+  return _mm_min_pd(b, a);
+#else
+  return b < a ? b : a;
+#endif
+}
+PLANNER_INLINE Doubles larger(Doubles a, Doubles b) {
+#if defined(__AVX512F__)
+  return _mm512_max_pd(b, a);
+#elif defined(__AVX__)
+  return _mm256_max_pd(b, a);
+#elif defined(__SSE2__)
+  return _mm_max_pd(b, a);
+#else
+  return b > a ? b : a;
+#endif
+}
+
 // Rows of h, lower triangle: (i, j) is at 7 + i (i + 1) / 2 + j.
-template <int N>
+template <int N, bool kIrls>
 __attribute__((noinline)) void phase2(const double* columns, const double* w, std::int64_t count,
-                                      double delta, bool irls, double* totals) {
+                                      double delta, double* totals) {
   const Doubles top = Doubles{} + delta;
   for (std::int64_t lane = 0; lane < kLanes; lane += kWidth) {
     Doubles c = {}, g0 = {}, g1 = {}, g2 = {}, g3 = {}, g4 = {}, g5 = {};
@@ -330,11 +427,10 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
     for (std::int64_t i = lane; i < count; i += kLanes) {
       const double* const at = columns + i;
       const Doubles r = part_at(at + N * kBlock);
-      const Longs inside = reinterpret_cast<Longs>((r <= top) & (r >= -top));
-      const Doubles edge = r > Doubles{} ? top : -top;
-      Doubles psi = inside ? r : edge;
+      Doubles psi = smaller(larger(r, -top), top);
       const Doubles twice = r + (r - psi);  // 2 r - psi
-      Doubles weight = inside ? Doubles{} + 1.0 : (irls ? edge / r : Doubles{});
+      const Longs inside = reinterpret_cast<Longs>(psi == r);
+      Doubles weight = inside ? Doubles{} + 1.0 : (kIrls ? psi / r : Doubles{});
       if (w != nullptr) {
         const Doubles given = part_at(w + i);
         psi = psi * given;
@@ -400,6 +496,21 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
   }
 }
 
+template <bool kIrls>
+void sums(int n, const double* columns, const double* w, std::int64_t count, double delta,
+          double* totals) {
+  switch (n) {
+    case 3:
+      return phase2<3, kIrls>(columns, w, count, delta, totals);
+    case 4:
+      return phase2<4, kIrls>(columns, w, count, delta, totals);
+    case 5:
+      return phase2<5, kIrls>(columns, w, count, delta, totals);
+    default:
+      return phase2<6, kIrls>(columns, w, count, delta, totals);
+  }
+}
+
 // --- the pass ----------------------------------------------------------------------------------
 
 // theta -> what the points share, and how the columns become derivatives: the derivative for
@@ -426,14 +537,14 @@ void prepare(const Problem& problem, const double* theta, Shared& t, Mapping& ma
     t.x0 = theta[3];
     if (problem.centred) {
       const double ref = problem.centre + t.x0;
-      t.log_ref = log1(ref);
+      t.log_ref = log1(ref) * detail::kLog2E;
       t.inverse_ref = 1.0 / ref;
     }
     for (int p = 0; p < 4; ++p) map.column[p] = p;
     if (problem.shape == kShapePower) map.column[3] = -1;
     map.times[0] = 1.0;
     map.times[1] = 1.0;
-    map.times[2] = -t.a;
+    map.times[2] = -t.a * kLn2;
     map.times[3] = -t.alpha * t.a;
     return;
   }
@@ -444,7 +555,7 @@ void prepare(const Problem& problem, const double* theta, Shared& t, Mapping& ma
   t.k = theta[5];
   if (problem.shape != kShapeTail) {
     t.eps1 = exp1(theta[0]);
-    t.log1p_eps1 = first(vlog1p(vec(t.eps1)));
+    t.top = first(vlog1p(vec(t.eps1))) * detail::kLog2E;
     t.ratio = t.eps1 / (1.0 + t.eps1);
   }
   switch (problem.shape) {
@@ -477,9 +588,9 @@ void prepare(const Problem& problem, const double* theta, Shared& t, Mapping& ma
   }
   map.through[5] = inverse;
   map.times[0] = t.k * t.m;
-  map.times[1] = t.k;
+  map.times[1] = t.k * kLn2;
   map.times[2] = t.k;
-  map.times[3] = t.k * t.b;
+  map.times[3] = t.k * t.b * kLn2;
   map.times[4] = t.k * t.b * t.q;
 }
 
@@ -496,20 +607,7 @@ void evaluate(const Problem& problem, const Data& data, const double* theta, dou
     const std::int64_t count = data.n - begin < kBlock ? data.n - begin : kBlock;
     phase1_any(problem.shape, data, t, begin, count, problem.buffer);
     const double* const w = data.w == nullptr ? nullptr : data.w + begin;
-    const std::int64_t padded = whole(count);
-    switch (n) {
-      case 3:
-        phase2<3>(problem.buffer, w, padded, delta, irls, totals);
-        break;
-      case 4:
-        phase2<4>(problem.buffer, w, padded, delta, irls, totals);
-        break;
-      case 5:
-        phase2<5>(problem.buffer, w, padded, delta, irls, totals);
-        break;
-      default:
-        phase2<6>(problem.buffer, w, padded, delta, irls, totals);
-    }
+    (irls ? sums<true> : sums<false>)(n, problem.buffer, w, whole(count), delta, totals);
   }
   out.cost = 0.5 * sum(load(totals));
   double g[kP];
@@ -831,14 +929,15 @@ void cache(const Problem& problem, Data& data) {
   if (problem.np == 4) {
     if (problem.shape == kShapePower0) return;
     for (std::int64_t i = 0; i < n; i += kLanes) {
-      store(data.s + i, vlog(max(load(data.x + i) + problem.lower[3], vec(1e-300))));
+      const Vec above = max(load(data.x + i) + problem.lower[3], vec(1e-300));
+      store(data.s + i, vlog_normal(above) * detail::kLog2E);
     }
     return;
   }
   if (problem.shape != kShapeFloor) {
     for (std::int64_t i = 0; i < n; i += kLanes) {
       const Vec floor = max(load(data.eta + i) + problem.lower[4], vec(kFitEtaFloor));
-      store(data.s + i, vlog_normal(floor));
+      store(data.s + i, vlog_normal(floor) * detail::kLog2E);
     }
   }
   if (problem.shape == kShapeTail) {
@@ -1171,6 +1270,10 @@ Status fit_curve(const FitArgs& args, std::int64_t curve, const Memory& memory) 
   for (int p = 0; p < np; ++p) {
     problem.lower[p] = args.lower[curve * args.bound_stride + p];
     problem.upper[p] = args.upper[curve * args.bound_stride + p];
+    if (np == 4 ? p == 2 : p == 1 || p == 3) {
+      problem.lower[p] = most(problem.lower[p], -kSteepest);
+      problem.upper[p] = least(problem.upper[p], kSteepest);
+    }
     problem.cap[p] = caps[np == 4][p];
     problem.fixed[p] = !(problem.lower[p] < problem.upper[p]);
     free += problem.fixed[p] ? 0 : 1;
@@ -1245,8 +1348,17 @@ Status fit_curve(const FitArgs& args, std::int64_t curve, const Memory& memory) 
   std::int64_t n_kept = 0;
   std::int64_t spent = 0;
   const double ftol = args.brute ? args.ftol : kCoarseTolerance;
-  const std::int64_t n_starts = two_level ? args.n_thin_starts : args.n_starts;
-  for (std::int64_t which = 0; which < n_starts; ++which) {
+  for (std::int64_t which = 0; which < args.n_starts; ++which) {
+    // The first few are enough for a thinned curve, unless they disagree or most residuals are
+    // beyond delta: there are more optima then.
+    if (two_level && which == args.n_thin_starts && n_kept == 1) {
+      residuals(problem, few, kept[0].theta, memory.residual);
+      std::int64_t beyond = 0;
+      for (std::int64_t i = 0; i < few.n; ++i) {
+        beyond += magnitude(memory.residual[i]) > problem.delta ? 1 : 0;
+      }
+      if (2 * beyond <= few.n) break;
+    }
     Run run;
     start_from(args, problem, few, which, span, run.theta);
     const Rivals rivals = {kept, args.brute ? 0 : n_kept, kWorse, true};

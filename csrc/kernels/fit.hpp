@@ -34,7 +34,7 @@ struct FitArgs {
   std::int64_t delta_stride;  // 0 or 1
   const double* starts;       // (n_starts, parameters); for kPower x0 is in units of the x span
   std::int64_t n_starts;
-  std::int64_t n_thin_starts;  // the first so many for a curve that is thinned
+  std::int64_t n_thin_starts;  // enough for a thinned curve where they agree
   bool brute;                  // all starts on all points, instead of coarse to fine
   double ftol;
   std::int64_t max_iterations;

@@ -120,8 +120,13 @@ def best_of_scipy(y: Float64, t: Float64, eta: Float64) -> float:
 
 
 @pytest.mark.slow
-def test_objective_against_scipy_with_many_starts() -> None:
-    y, x, eta, _ = curves(150, 1)
+@pytest.mark.parametrize(("count", "low", "high"), [(90, 30, 600), (60, 500, 2500)])
+def test_objective_against_scipy_with_many_starts(count: int, low: int, high: int) -> None:
+    """Short curves, some fitted whole, and long ones, fitted coarse to fine.
+
+    Over a thousand curves: ``benchmarks/kernel --quality 1000``.
+    """
+    y, x, eta, _ = curves(count, 1, low, high)
     for method in ("two-level", "brute"):
         fits = fit_curves(y, x, eta, delta=DELTA, method=method)  # type: ignore[arg-type]
         assert set(fits.status.tolist()) <= {Status.OK, Status.BOUND_ACTIVE}
