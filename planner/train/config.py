@@ -36,10 +36,10 @@ class Settings(BaseModel):
         None, min_length=1, description="data folder; env:NAME takes it from the environment"
     )
     seed: int | None = Field(
-        None, ge=0, lt=2**63, description="of the initial weights; default the plan's first"
+        None, ge=0, le=2**63 - 1, description="of the initial weights; default the plan's first"
     )
     data_seed: int | None = Field(
-        None, ge=0, lt=2**63, description="of the order of the data; default the seed"
+        None, ge=0, le=2**63 - 1, description="of the order of the data; default the seed"
     )
     micro_batch: int | None = Field(
         None, ge=1, description="sequences a device at a time; default the plan's, or what fits"

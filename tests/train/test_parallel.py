@@ -31,7 +31,7 @@ def test_two_processes_equal_one(
     command = ["train", "plan.json", "--data", data, "--micro-batch", "2", "--update-norms"]
     command += ["--eval-steps", "5", "--device", "cpu", "--parallel", parallel, "-o", "two"]
     process = start(*command, "--stop-after", str(STEPS), processes=2)
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err
     assert out.count("\n") == 1
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from planner.errors import PlannerError
-from planner.plan import Plan, sealed, write_plan
+from planner.plan import sealed, write_plan
 from planner.train.log import Log
 
 from .families import family, job, losses, only, read_log
@@ -171,7 +171,7 @@ def test_line_that_a_crash_cut_short_is_dropped(tmp_path: Path) -> None:
 
 
 def _wait_for_lines(out: Path, count: int) -> None:
-    path, end = out / "log.jsonl", time.monotonic() + 90
+    path, end = out / "log.jsonl", time.monotonic() + 300
     while not path.exists() or len(path.read_bytes().splitlines()) < count:
         assert time.monotonic() < end, "the run does not log"
         time.sleep(0.02)
@@ -181,22 +181,21 @@ def _wait_for_lines(out: Path, count: int) -> None:
 def test_signal_checkpoints_and_the_same_command_goes_on(
     data: Path, tmp_path: Path, start: Callable, number: signal.Signals
 ) -> None:
-    plan: Plan = family(tpp=1.5)
+    plan = family(tpp=30)  # far longer than the signal takes
     write_plan(plan, tmp_path / "plan.json")
     command = ["train", "plan.json", "--data", data, "--device", "cpu", "-o", "run"]
     process = start(*command)
     _wait_for_lines(tmp_path / "run", 20)
     process.send_signal(number)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (130, "")
     assert err.startswith(f"interrupted by {number.name} after ")
     assert err.endswith("the same command goes on from there\n")
 
     stopped = len(losses(tmp_path / "run"))
-    assert stopped < only(plan).steps
-    done = train(job(plan, data=str(data)), tmp_path / "run")
-    assert done.status == "finished"
-    train(job(plan, data=str(data)), tmp_path / "whole")
+    assert 20 <= stopped < only(plan).steps
+    train(job(plan, data=str(data), stop_after=15), tmp_path / "run")
+    train(job(plan, data=str(data), stop_after=stopped + 15), tmp_path / "whole")
     starts, steps = read_log(tmp_path / "run")
     assert steps == read_log(tmp_path / "whole")[1]
     assert starts[1]["from_step"] == stopped
