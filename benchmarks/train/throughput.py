@@ -72,6 +72,9 @@ class Plain(nn.Module):
         self.blocks = nn.ModuleList(Block() for _ in range(LAYERS))
         self.norm, self.head = nn.LayerNorm(D, bias=False), nn.Linear(D, 256, bias=False)
         self.head.weight = self.tokens.weight
+        for parameter in self.parameters():
+            if parameter.dim() > 1:  # PyTorch's defaults would saturate the softmax
+                nn.init.normal_(parameter, std=0.02)
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         h = self.tokens(x) + self.places(torch.arange(x.shape[1]))

@@ -27,8 +27,6 @@ def make_optimizer(
     tensors: Iterable[tuple[str, str, nn.Parameter]],
     values: Mapping[str, Values],
     betas: tuple[float, float],
-    *,
-    fused: bool | None = None,
 ) -> torch.optim.AdamW:
     """Return AdamW over parameters given as (name, tensor class, parameter).
 
@@ -52,7 +50,7 @@ def make_optimizer(
             },
         )
         group["params"].append(parameter)
-    return torch.optim.AdamW(list(groups.values()), betas=betas, fused=fused)
+    return torch.optim.AdamW(list(groups.values()), betas=betas)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
