@@ -325,11 +325,15 @@ __attribute__((noinline)) Outcome fit_one(const LossLaw& law, const Points& poin
   const double tiny = 1e-24;  // rounding of log residuals, squared
 
   Stop stop = Stop::kEvaluations;
+  // A refit begins near its end: wider than needed, it would walk away from it and back.
   constexpr double kWidths[] = {300.0, 30.0, 6.0, 1.0};
+  constexpr double kNearWidths[] = {0.0, 12.0, 3.0, 1.0};
+  const double* const widths = origin == Origin::kNear ? kNearWidths : kWidths;
   const int first = origin == Origin::kFar ? 0 : 1;
   const double loose = origin == Origin::kNear ? 1e-2 : 1e-4;
+  const double tight = origin == Origin::kNear ? 1e-10 : 1e-12;
   if (origin != Origin::kNear) {
-    delta = kWidths[first] * law.delta;
+    delta = widths[first] * law.delta;
     reweighted = true;
     run(at);
     ++evaluations;
@@ -340,7 +344,7 @@ __attribute__((noinline)) Outcome fit_one(const LossLaw& law, const Points& poin
   }
   for (int i = first; i < 4; ++i) {
     const bool last = i == 3;
-    delta = kWidths[i] * law.delta;
+    delta = widths[i] * law.delta;
     run(at);
     ++evaluations;
     if (!(at.value < kInf)) return {evaluations, Status::kNonFinite};
@@ -349,7 +353,7 @@ __attribute__((noinline)) Outcome fit_one(const LossLaw& law, const Points& poin
     if (!last && left > 30) left = 30;
     if (left < 1) left = 1;
     stop =
-        descend<kN>(at, box, {last ? 1e-12 : loose, tiny, left}, damping, &evaluations, run, never);
+        descend<kN>(at, box, {last ? tight : loose, tiny, left}, damping, &evaluations, run, never);
   }
   Status status = stop == Stop::kConverged     ? Status::kOk
                   : stop == Stop::kEvaluations ? Status::kMaxIterations
