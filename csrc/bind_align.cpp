@@ -39,6 +39,9 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
   py::object error = py::none();
   py::array_t<std::int64_t> n_finite(n);
   py::array_t<std::int32_t> status({n, m});
+  // Zero is what there is without steps; pages that nobody writes to cost nothing.
+  const py::array iterations = py::module_::import("numpy").attr("zeros")(
+      py::make_tuple(n, m), py::dtype::of<std::int32_t>());
   AlignArgs args = {rows.data,
                     others.data,
                     tables.of(0),
@@ -51,7 +54,11 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
                     objective.mutable_data(),
                     nullptr,
                     n_finite.mutable_data(),
-                    status.mutable_data()};
+                    status.mutable_data(),
+                    nullptr};
+  if (args.method == Alignment::kHuber) {
+    args.iterations = static_cast<std::int32_t*>(py::array(iterations).mutable_data());
+  }
   if (errors) {
     py::array_t<double> array({n, m});
     args.error = array.mutable_data();
@@ -66,7 +73,7 @@ py::tuple align_curves(const py::array& curves, const py::array& candidates, std
   run_without_gil(batch, [&](std::int64_t begin, std::int64_t end, int worker) noexcept {
     kernel.align(args, begin, end, scratch.of(worker));
   });
-  return py::make_tuple(divisor, objective, error, n_finite, status);
+  return py::make_tuple(divisor, objective, error, n_finite, status, iterations);
 }
 
 }  // namespace

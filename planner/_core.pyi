@@ -386,6 +386,7 @@ def align(
     NDArray[np.float64] | None,
     NDArray[np.int64],
     NDArray[np.int32],
+    NDArray[np.int32],
 ]:
     """Divisors of partial curves, for every candidate (:func:`planner.kernel.alignment.align`).
 
@@ -399,6 +400,6 @@ def align(
         threads: At least 1; None: all CPUs.
 
     Returns:
-        ``(divisor, objective, error, n_finite, status)``; ``n_finite`` of shape ``(curves,)``, the
-        others ``(curves, candidates)``; ``error`` may be None.
+        ``(divisor, objective, error, n_finite, status, iterations)``; ``n_finite`` of shape
+        ``(curves,)``, the others ``(curves, candidates)``; ``error`` may be None.
     """

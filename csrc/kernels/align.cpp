@@ -774,17 +774,19 @@ void huber(const AlignArgs& args, const Tables& tables, const Tile& tile, const 
     write(args, tile.rows[__builtin_ctz(rest)].curve * args.n_candidates + candidate,
           {kNan, kNan, Status::kNonFinite});
   }
+  int step = 0;
   // Of lanes that are done, `at` is found; what comes after in them does not matter.
   const auto finish = [&](unsigned which, Status status, bool objective) {
     for (; which != 0; which &= which - 1) {
       const int k = __builtin_ctz(which);
       if (!objective) objectives[k] = slopes_at<true>(pairs[k], at[k], delta[k]).objective;
       found[k] = at[k];
-      write(args, tile.rows[k].curve * args.n_candidates + candidate,
-            {at[k], objectives[k], status});
+      const std::int64_t pair = tile.rows[k].curve * args.n_candidates + candidate;
+      write(args, pair, {at[k], objectives[k], status});
+      if (args.iterations != nullptr) args.iterations[pair] = step + 1;
     }
   };
-  for (int step = 0; active != 0; ++step) {
+  for (; active != 0; ++step) {
     for (unsigned rest = active; rest != 0; rest &= rest - 1) {
       const int k = __builtin_ctz(rest);
       const Slopes slopes = step == 0 ? slopes_at<false>(pairs[k], at[k], delta[k])

@@ -30,6 +30,8 @@ struct AlignArgs {
   double* error;           // (curves, candidates) or null
   std::int64_t* n_finite;  // (curves,)
   std::int32_t* status;    // (curves, candidates)
+  // Huber's passes over the points, (curves, candidates), left as it is elsewhere; or null.
+  std::int32_t* iterations;
 };
 
 struct AlignKernels {

@@ -317,6 +317,7 @@ void align(const Kernels& kernels, const Input& input) {
   std::vector<double> error(size(n * m));
   std::vector<std::int64_t> n_finite(size(n));
   std::vector<std::int32_t> status(size(n * m), -1);
+  std::vector<std::int32_t> iterations(size(n * m));
   const Scratch scratch(1, kernels.align->scratch(grid, m));
   const AlignArgs args = {curves.data(),
                           candidates.data(),
@@ -330,7 +331,8 @@ void align(const Kernels& kernels, const Input& input) {
                           objective.data(),
                           input.options[4] % 2 == 0 ? error.data() : nullptr,
                           n_finite.data(),
-                          status.data()};
+                          status.data(),
+                          iterations.data()};
   kernels.align->prepare(args, 0, kernels.align->panels(m));
   kernels.align->align(args, 0, n, scratch.of(0));
   for (const std::int32_t each : status) known_status(each);

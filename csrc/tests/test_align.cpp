@@ -14,12 +14,14 @@ struct Result {
   std::vector<double> objective;
   std::vector<double> error;
   std::vector<std::int32_t> status;
+  std::vector<std::int32_t> iterations;
 
   bool operator==(const Result& other) const {
     const std::size_t bytes = divisor.size() * sizeof(double);
     return std::memcmp(divisor.data(), other.divisor.data(), bytes) == 0 &&
            std::memcmp(objective.data(), other.objective.data(), bytes) == 0 &&
-           std::memcmp(error.data(), other.error.data(), bytes) == 0 && status == other.status;
+           std::memcmp(error.data(), other.error.data(), bytes) == 0 && status == other.status &&
+           iterations == other.iterations;
   }
 };
 
@@ -50,7 +52,7 @@ Result run(const Kernels& kernels, Alignment method, int threads) {
   const std::vector<double> delta(kCurves, 0.004);
   const std::size_t n = kCurves * kCandidates;
   Result r = {std::vector<double>(n), std::vector<double>(n), std::vector<double>(n),
-              std::vector<std::int32_t>(n)};
+              std::vector<std::int32_t>(n), std::vector<std::int32_t>(n)};
   std::vector<std::int64_t> n_finite(kCurves);
   const AlignArgs args = {curves.data(),    candidates.data(),
                           tables.of(0),     kCurves,
@@ -58,7 +60,7 @@ Result run(const Kernels& kernels, Alignment method, int threads) {
                           method,           delta.data(),
                           r.divisor.data(), r.objective.data(),
                           r.error.data(),   n_finite.data(),
-                          r.status.data()};
+                          r.status.data(),  r.iterations.data()};
   kernels.align->prepare(args, 0, kernels.align->panels(kCandidates));
   const Batch batch = {kCurves, 3, threads, nullptr};
   const Scratch scratch(threads_for(batch), kernels.align->scratch(kGrid, kCandidates));

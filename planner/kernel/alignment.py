@@ -44,6 +44,8 @@ class Alignments:
     status: NDArray[np.int32]
     """:class:`planner.kernel.Status`: OK, NON_FINITE, TOO_FEW_POINTS (below 3), STALLED or
     MAX_ITERATIONS."""
+    iterations: NDArray[np.int32]
+    """Passes of HUBER over the points; 0 for the other methods, which take no steps."""
 
 
 def align(

@@ -10,6 +10,7 @@ to t. The sum runs from step 1: the rise of the warm-up counts too, with a negat
 
 - :class:`MultiPowerLaw`: seven constants, and the loss they predict.
 - :func:`fit_multi_power_law`: the constants of several curves together.
+- :func:`bootstrap_multi_power_law`: refits of resampled stretches of the curves.
 
 The sum over steps is done in blocks, as large as their distance from t and the roughness of the
 schedule allow, within 1e-6 of the sum step by step (``blocked=False``) for constants like those
@@ -18,6 +19,7 @@ published.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
 
@@ -106,6 +108,37 @@ class MultiPowerLawFit:
     the curves do not determine it."""
 
 
+@dataclass(frozen=True, slots=True)
+class MultiPowerLawBootstrap:
+    """Refits of resampled points."""
+
+    constants: Float64
+    """Shape (replicates, 7), in the order of PARAMETERS."""
+    objective: Float64
+    """Shape (replicates,); NaN where there is no fit."""
+    status: NDArray[np.int32]
+    """Shape (replicates,): :class:`planner.kernel.Status`."""
+
+    @property
+    def covariance(self) -> Float64:
+        """Sample covariance over all fits, in the coordinates of MultiPowerLawFit.covariance.
+
+        Shape (7, 7); NaN below two fits.
+        """
+        found = self.constants[np.isfinite(self.objective)].copy()
+        if len(found) < 2:
+            return np.full((7, 7), np.nan)
+        found[:, _LOGGED] = np.log(found[:, _LOGGED])
+        return np.asarray(np.cov(found, rowvar=False), dtype=np.float64)
+
+    def percentiles(self, q: Sequence[float] = (5.0, 50.0, 95.0)) -> Float64:
+        """Percentiles of each constant over all fits, shape (len(q), 7)."""
+        found = self.constants[np.isfinite(self.objective)]
+        if len(found) == 0:
+            return np.full((len(q), 7), np.nan)
+        return np.asarray(np.percentile(found, list(q), axis=0), dtype=np.float64)
+
+
 def fit_multi_power_law(
     lr: Ragged,
     steps: Ragged,
@@ -134,20 +167,14 @@ def fit_multi_power_law(
         ValueError: shapes differ, a step lies outside its curve, a learning rate is negative or
             not finite, or a start is out of range.
     """
-    if not (np.array_equal(steps.offsets, loss.offsets) and len(steps) == len(lr)):
-        raise ValueError("lr, steps and loss must hold the same curves, steps and loss alike.")
     if not 0.0 < delta < np.inf:
         raise ValueError(f"delta must be positive, got {delta}.")
-    wanted = _steps(lr, steps)
-    with np.errstate(invalid="ignore"):
-        used = (loss.values > 1e-300) & (loss.values < 1e300)
-    in_curves = np.zeros(loss.values.size, dtype=np.bool_)
-    in_curves[loss.offsets[0] : loss.offsets[-1]] = True
-    used &= in_curves
+    points = _Points(lr, steps, loss)
+    used, peak = points.used, points.peak
     if used.sum() < len(PARAMETERS):
         status = (
             Status.EMPTY
-            if not in_curves.any()
+            if not points.in_curves.any()
             else Status.TOO_FEW_POINTS
             if used.any()
             else Status.NON_FINITE
@@ -155,13 +182,6 @@ def fit_multi_power_law(
         nothing = MultiPowerLaw(*[np.nan] * 7)
         return MultiPowerLawFit(nothing, np.nan, status, 0, used, np.full((7, 7), np.nan))
 
-    peak = _peak(lr.values)
-    counts = np.add.reduceat(np.append(used, False).astype(np.int64), wanted.offsets[:-1])
-    counts[wanted.lengths == 0] = 0
-    offsets = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    curves = (lr.values / peak, lr.offsets, wanted.values[used].astype(np.int64), offsets)
-    log_loss = np.log(loss.values[used])
-    weights = np.ones(log_loss.size)
     if starts is None:
         begin = _grid()
     else:
@@ -170,9 +190,9 @@ def fit_multi_power_law(
             raise ValueError(f"starts must have the shape (starts, 7), got {rows.shape}.")
         begin = np.array([_scaled(row, peak) for row in rows])
     theta, objective, evaluations, statuses, ended, gradient = _core.schedule_fit(
-        *curves,
-        log_loss,
-        weights,
+        *points.curves,
+        points.log_loss,
+        np.ones(points.log_loss.size),
         begin.reshape(-1),
         _LOWER,
         _UPPER,
@@ -186,7 +206,9 @@ def fit_multi_power_law(
     status = Status(int(statuses[best]))
     covariance = np.full((7, 7), np.nan)
     if np.isfinite(objective[best]):
-        covariance = _sandwich(offsets, log_loss, theta[best], ended, gradient, delta, peak)
+        covariance = _sandwich(
+            points.curves[3], points.log_loss, theta[best], ended, gradient, delta, peak
+        )
         if status is Status.OK and not np.isfinite(covariance).all():
             status = Status.SINGULAR_COVARIANCE
     return MultiPowerLawFit(
@@ -199,7 +221,109 @@ def fit_multi_power_law(
     )
 
 
-_Curves = tuple[Float64, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+def bootstrap_multi_power_law(
+    lr: Ragged,
+    steps: Ragged,
+    loss: Ragged,
+    fit: MultiPowerLawFit,
+    *,
+    delta: float = DELTA,
+    replicates: int = 200,
+    block: int = 0,
+    seed: int = 0,
+    threads: int | None = None,
+) -> MultiPowerLawBootstrap:
+    """Refit resampled curves, each from the fit.
+
+    Every curve is resampled by stretches of ``block`` neighbouring points, drawn with replacement
+    around its ends (circular block bootstrap, Politis and Romano 1992), so that noise may be
+    correlated over less than that.
+
+    Args:
+        lr: As in the fit.
+        steps: As in the fit.
+        loss: As in the fit.
+        fit: Where to start.
+        delta: Huber width in log loss.
+        replicates: How many refits.
+        block: Points; 0: the cube root of each curve's number of points, rounded up.
+        seed: The same seed gives the same samples.
+        threads: At least 1; None: all CPUs.
+
+    Raises:
+        ValueError: as the fit does, there is no fit to start from, or a number is out of range.
+    """
+    if not np.isfinite(fit.objective):
+        raise ValueError("there is no fit to start from.")
+    if not 0.0 < delta < np.inf:
+        raise ValueError(f"delta must be positive, got {delta}.")
+    if replicates < 0 or block < 0:
+        raise ValueError(
+            f"replicates and block must not be negative, got {replicates} and {block}."
+        )
+    points = _Points(lr, steps, loss)
+    random = np.random.default_rng(seed)
+    begin = np.clip(_scaled(np.array(astuple(fit.law)), points.peak), _LOWER, _UPPER)
+    constants = np.full((replicates, 7), np.nan)
+    objective = np.full(replicates, np.nan)
+    status = np.full(replicates, int(Status.NON_FINITE), dtype=np.int32)
+    for i in range(replicates):
+        theta, reached, _, ended, _, _ = _core.schedule_fit(
+            *points.curves,
+            points.log_loss,
+            _block_counts(points.curves[3], block, random),
+            begin,
+            _LOWER,
+            _UPPER,
+            delta=float(delta),
+            max_evaluations=_MAX_EVALUATIONS,
+            threads=threads,
+        )
+        objective[i], status[i] = reached[0], ended[0]
+        if np.isfinite(reached[0]):
+            constants[i] = _natural(theta[0], points.peak)
+    return MultiPowerLawBootstrap(constants, objective, status)
+
+
+def _block_counts(offsets: NDArray[np.int64], block: int, random: np.random.Generator) -> Float64:
+    """How often each point is drawn, in stretches of its curve."""
+    counts = np.zeros(int(offsets[-1]))
+    for begin, end in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
+        n = end - begin
+        if n == 0:
+            continue
+        length = min(block or int(np.ceil(np.cbrt(n))), n)
+        first = random.integers(0, n, -(-n // length))
+        drawn = (first[:, None] + np.arange(length)).reshape(-1)[:n] % n
+        counts[begin:end] = np.bincount(drawn, minlength=n)
+    return counts
+
+
+class _Points:
+    """The usable points of several curves, as the kernel takes them.
+
+    Raises:
+        ValueError: shapes differ, or a step is no whole number.
+    """
+
+    def __init__(self, lr: Ragged, steps: Ragged, loss: Ragged) -> None:
+        if not (np.array_equal(steps.offsets, loss.offsets) and len(steps) == len(lr)):
+            raise ValueError("lr, steps and loss must hold the same curves, steps and loss alike.")
+        wanted = _steps(lr, steps)
+        self.in_curves = np.zeros(loss.values.size, dtype=np.bool_)
+        self.in_curves[loss.offsets[0] : loss.offsets[-1]] = True
+        with np.errstate(invalid="ignore"):
+            self.used = (loss.values > 1e-300) & (loss.values < 1e300) & self.in_curves
+        self.peak = _peak(lr.values)
+        counts = np.add.reduceat(np.append(self.used, False).astype(np.int64), wanted.offsets[:-1])
+        counts[wanted.lengths == 0] = 0
+        self.curves: tuple[Float64, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]] = (
+            lr.values / self.peak,
+            lr.offsets,
+            wanted.values[self.used].astype(np.int64),
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        )
+        self.log_loss: Float64 = np.log(loss.values[self.used])
 
 
 def _steps(lr: Ragged, steps: Ragged | None) -> Ragged:

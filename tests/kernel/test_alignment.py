@@ -57,6 +57,7 @@ def test_against_scipy(method: Method, grid: int) -> None:
             c = result.divisor[i, j]
             got = objective(c, x, u, method, 0.02)
             assert result.objective[i, j] == pytest.approx(got, rel=1e-9)
+            assert (result.iterations[i, j] > 0) == (method is Method.HUBER)
             ratios = x / u
             best = minimize_scalar(
                 objective,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,12 @@ from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from planner.kernel import Ragged, Status
-from planner.kernel.multi_power_law import DELTA, MultiPowerLaw, fit_multi_power_law
+from planner.kernel.multi_power_law import (
+    DELTA,
+    MultiPowerLaw,
+    bootstrap_multi_power_law,
+    fit_multi_power_law,
+)
 
 Float64 = NDArray[np.float64]
 PEAK, WARMUP = 3e-4, 2160
@@ -251,6 +256,27 @@ def test_fit_against_scipy() -> None:
     error = np.sqrt(np.diag(fit.covariance))
     off = np.array(astuple(fit.law))[[0, 2, 6]] - start[[0, 2, 6]]
     assert np.all(np.abs(off) < 4 * error[[0, 2, 6]])
+
+
+def test_bootstrap() -> None:
+    lr, steps, loss = synthetic(0.002)
+    fit = fit_multi_power_law(lr, steps, loss)
+    found = bootstrap_multi_power_law(lr, steps, loss, fit, replicates=60, seed=3, threads=1)
+    assert np.isfinite(found.objective).sum() >= 55
+    # L0, A and alpha are determined; there both kinds of errors agree.
+    errors = [np.sqrt(np.diag(c))[:3] for c in (found.covariance, fit.covariance)]
+    assert np.all((errors[0] / errors[1] > 0.5) & (errors[0] / errors[1] < 2.5))
+    low, middle, high = found.percentiles()
+    assert np.all((low <= middle) & (middle <= high))
+    again = bootstrap_multi_power_law(lr, steps, loss, fit, replicates=3, seed=3, threads=2)
+    assert again.constants.tobytes() == found.constants[:3].tobytes()
+    none = bootstrap_multi_power_law(lr, steps, loss, fit, replicates=0)
+    assert np.isnan(none.percentiles()).all()
+    assert np.isnan(none.covariance).all()
+    with pytest.raises(ValueError, match="not be negative"):
+        bootstrap_multi_power_law(lr, steps, loss, fit, block=-1)
+    with pytest.raises(ValueError, match="no fit"):
+        bootstrap_multi_power_law(lr, steps, loss, replace(fit, objective=np.nan))
 
 
 def test_unusable_points_and_too_few() -> None:
