@@ -40,11 +40,10 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE))
 
-from case import OURS, Case, peers
+from case import OURS, Case, Goal, Program, peers
 
 WORKLOADS = sorted(path.stem for path in HERE.glob("w[0-9]*.py"))
-# These time starts and refits on subsets of their own, so they are programs by themselves; their
-# tables follow, and their figures are not in FILE.
+# These time starts and refits on subsets of their own.
 PROGRAMS = ("w2", "w3", "w6")
 
 
@@ -152,6 +151,15 @@ def table(rows: list[Row]) -> str:
     return "\n".join(lines)
 
 
+def without_nan(value: Any) -> Any:
+    """JSON has no word for what was not measured but null."""
+    if isinstance(value, dict):
+        return {key: without_nan(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_nan(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def machine() -> dict[str, str]:
     from planner import _core
 
@@ -205,22 +213,39 @@ def main() -> int:
             done = measure([c for c in cases if c.name == name], rounds, least, longest)
             print(table(done), flush=True)
             rows += done
-    for name, reason in peers.skipped.items():
-        print(f"\nskipped {name}: {reason}")
-    if options.json:
-        result = {"machine": about, "quick": options.quick, "skipped": peers.skipped}
-        options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(
-            json.dumps({**result, "rows": [asdict(row) for row in rows]}, indent=1) + "\n",
-            encoding="utf-8",
-        )
+    goals = [Goal(r.name, r.peer, r.ratio, r.target) for r in rows if r.target and r.ratio]
+    programs: dict[str, list[dict[str, Any]]] = {}
     for workload in [each for each in chosen if each in PROGRAMS]:
         print(f"\n{workload}", flush=True)
-        quick = ["--quick"] if options.quick else []
-        subprocess.run([sys.executable, str(HERE / f"{workload}.py"), *quick], check=True)
-    missed = [row for row in rows if row.met is False or row.check_met is False]
-    print(f"\n{sum(r.met is True for r in rows)} targets met, {len(missed)} missed")
-    return int(options.check and bool(missed))
+        program: Program = importlib.import_module(workload).program(options.quick)
+        programs[workload] = program.rows
+        goals += program.goals
+    for name, reason in peers.skipped.items():
+        print(f"\nskipped {name}: {reason}")
+    wrong = [
+        f"{row.name}, {row.peer}: {row.checks} {row.check:.2g}"
+        for row in rows
+        if row.check_met is False
+    ]
+    missed = [goal for goal in goals if not goal.met]
+    print(f"\n{len(goals) - len(missed)} targets met, {len(missed)} missed")
+    for goal in missed:
+        print(f"  {goal.name}, {goal.peer}: {goal.ratio:.3g}x, wanted {goal.target:g}x")
+    for each in wrong:
+        print(f"  {each}: too large")
+    if options.json:
+        result = {
+            "machine": about,
+            "quick": options.quick,
+            "skipped": peers.skipped,
+            "rows": [asdict(row) for row in rows],
+            "programs": programs,
+            "targets": [{**asdict(goal), "met": goal.met} for goal in goals],
+        }
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(without_nan(result), indent=1, allow_nan=False)
+        options.json.write_text(text + "\n", encoding="utf-8")
+    return int(options.check and bool(missed or wrong))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""What a workload's module offers: `cases(quick) -> list[Case]`."""
+"""What a workload's module offers: `cases(quick) -> list[Case]`.
+
+Or, where the cases need rounds of their own: `program(quick) -> Program`, which prints its table."""
 
 from __future__ import annotations
 
@@ -31,6 +33,28 @@ class Case:
     checks: str = "largest difference"
     target: float | None = None
     limit: float | None = None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """How many times a peer's throughput ours was, and how many times it was to be."""
+
+    name: str
+    peer: str
+    ratio: float
+    target: float
+
+    @property
+    def met(self) -> bool:
+        return self.ratio >= self.target
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a workload with rounds of its own measured: rows for JSON, and what was demanded."""
+
+    rows: list[dict[str, Any]]
+    goals: list[Goal]
 
 
 class Peers:

@@ -23,6 +23,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 import numpy as np
+from case import Goal, Program
 from numpy.typing import NDArray
 
 from planner.kernel import Ragged
@@ -754,6 +755,38 @@ def quality(count: int) -> bool:
     return good
 
 
+def report(rows: list[Row]) -> None:
+    print(
+        f"{'':24} {'fitter':20} {'fits/core-s':>11} {'spread':>7} {'two-level':>10} {'brute':>7} "
+        f"{'targets':>12} {'within 1e-8':>12} {'worst gap':>10}"
+    )
+    for row in rows:
+        targets = ""
+        if row.targets is not None:
+            targets = " / ".join(f"{x:.0f}" for x in row.targets if not math.isnan(x))
+        brute = "" if math.isnan(row.brute_ratio) else f"{row.brute_ratio:.1f}"
+        print(
+            f"{row.workload:24} {row.fitter:20} {row.per_core_second:11.1f} {row.spread:7.1%} "
+            f"{row.ratio:10.1f} {brute:>7} {targets:>12} {row.within:12.1%} {row.worst_gap:10.1e}"
+        )
+
+
+def program(quick: bool) -> Program:
+    rows = cases(quick)
+    report(rows)
+    goals = []
+    for row in rows:
+        for mode, ratio, target in zip(
+            ("two-level", "brute"),
+            (row.ratio, row.brute_ratio),
+            row.targets or (math.nan, math.nan),
+            strict=True,
+        ):
+            if not math.isnan(target):
+                goals.append(Goal(f"W2 {mode}", row.fitter, ratio, target))
+    return Program([asdict(row) for row in rows], goals)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--quick", action="store_true")
@@ -770,20 +803,8 @@ def main() -> int:
     rows = cases(options.quick)
     if options.json:
         print(json.dumps({"rows": [asdict(row) for row in rows]}, indent=2))
-        return 0
-    print(
-        f"{'':24} {'fitter':20} {'fits/core-s':>11} {'spread':>7} {'two-level':>10} {'brute':>7} "
-        f"{'targets':>12} {'within 1e-8':>12} {'worst gap':>10}"
-    )
-    for row in rows:
-        targets = ""
-        if row.targets is not None:
-            targets = " / ".join(f"{x:.0f}" for x in row.targets if not math.isnan(x))
-        brute = "" if math.isnan(row.brute_ratio) else f"{row.brute_ratio:.1f}"
-        print(
-            f"{row.workload:24} {row.fitter:20} {row.per_core_second:11.1f} {row.spread:7.1%} "
-            f"{row.ratio:10.1f} {brute:>7} {targets:>12} {row.within:12.1%} {row.worst_gap:10.1e}"
-        )
+    else:
+        report(rows)
     return 0
 
 

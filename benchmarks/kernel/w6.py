@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from case import Goal, Program
 from scipy.optimize import least_squares, minimize
 
 from planner._core import _testing
@@ -328,13 +329,28 @@ def report(rows: list[dict[str, Any]]) -> None:
         print(f"{row['workload']:10}{row['case']:28}{timed}  {row['objective']:.6g}")
 
 
+# A NumPy/SciPy fit with the sum over steps in blocks, and the time of a fit in ms.
+LEAST_RATIO, MOST_MS = 10.0, 20.0
+
+
+def program(quick: bool) -> Program:
+    rows = measure(cases(quick))
+    report(rows)
+    goals = []
+    for row in rows:
+        if row["case"] == "ours":
+            goals.append(Goal(row["workload"], f"{MOST_MS:g} ms", MOST_MS / row["cpu_ms"], 1.0))
+        elif row["items"]:
+            goals.append(Goal(row["workload"], row["case"], row["ours_over_this"], LEAST_RATIO))
+    return Program(rows, goals)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    rows = measure(cases(options.quick))
-    report(rows)
+    rows = program(options.quick).rows
     if options.json is not None:
         options.json.write_text(json.dumps(rows, indent=2))
 
