@@ -264,7 +264,7 @@ def numba_runner() -> Callable[..., np.ndarray] | None:
             done += 1
             damping = min(damping, 1e-3)
             last = 1e-12 if far else 1e-10
-            tolerance = last if stage == 4 else (1e-4 if far else 1e-2)
+            tolerance = last if stage == 4 else (1e-4 if far else 5e-2)
             failed = False
             while done < 400:
                 if not solve(h, g, damping, s):
@@ -282,6 +282,8 @@ def numba_runner() -> Callable[..., np.ndarray] | None:
                 for i in range(3, 5):
                     t2[i] = min(max(t2[i], 0.0), 3.0)
                 if foreseen <= tolerance * f and damping <= 1.0:
+                    if stage < 4 and foreseen > 0.0:
+                        t[:] = t2
                     break
                 f2 = evaluate(t2, x, y, z, w, delta, irls, g2, h2)
                 done += 1

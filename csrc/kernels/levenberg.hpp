@@ -78,6 +78,8 @@ struct Stage {
   double relative_drop;  // stop when the drop foreseen is below this part of the value...
   double absolute_drop;  // ...or below this
   int max_evaluations;
+  // Ends with the step that was not worth an evaluation: for a next stage that evaluates anew.
+  bool takes_last_step = false;
 };
 
 enum class Stop { kConverged, kEvaluations, kStalled };
@@ -125,7 +127,12 @@ Stop descend(Local<N>& at, const Box<N>& box, const Stage& stage, double& dampin
     const double small = stage.relative_drop * at.value + stage.absolute_drop;
     if (foreseen <= small && damping <= 1.0) {
       // A step that a bound cut short foresees little, or even a rise, without being at the end.
-      if (foreseen >= -small) return Stop::kConverged;
+      if (foreseen >= -small) {
+        if (stage.takes_last_step && foreseen > 0.0) {
+          for (int i = 0; i < static_cast<int>(N); ++i) at.theta[i] = trial.theta[i];
+        }
+        return Stop::kConverged;
+      }
     }
     if (!(foreseen > 0.0)) {
       damping = damping < 1e-4 ? 1e-3 : damping * 10.0;

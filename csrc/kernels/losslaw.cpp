@@ -330,7 +330,7 @@ __attribute__((noinline)) Outcome fit_one(const LossLaw& law, const Points& poin
   constexpr double kNearWidths[] = {0.0, 12.0, 3.0, 1.0};
   const double* const widths = origin == Origin::kNear ? kNearWidths : kWidths;
   const int first = origin == Origin::kFar ? 0 : 1;
-  const double loose = origin == Origin::kNear ? 1e-2 : 1e-4;
+  const double loose = origin == Origin::kNear ? 5e-2 : 1e-4;
   const double tight = origin == Origin::kNear ? 1e-10 : 1e-12;
   if (origin != Origin::kNear) {
     delta = widths[first] * law.delta;
@@ -352,8 +352,8 @@ __attribute__((noinline)) Outcome fit_one(const LossLaw& law, const Points& poin
     int left = max_evaluations - evaluations;
     if (!last && left > 30) left = 30;
     if (left < 1) left = 1;
-    stop =
-        descend<kN>(at, box, {last ? tight : loose, tiny, left}, damping, &evaluations, run, never);
+    stop = descend<kN>(at, box, {last ? tight : loose, tiny, left, !last}, damping, &evaluations,
+                       run, never);
   }
   Status status = stop == Stop::kConverged     ? Status::kOk
                   : stop == Stop::kEvaluations ? Status::kMaxIterations
