@@ -489,6 +489,7 @@ def coordinate_check(
         raise typer.Exit(1)
 
 
+@verb
 def ingest(
     paths: LogPaths,
     output: Annotated[
