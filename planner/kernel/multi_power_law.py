@@ -105,7 +105,8 @@ class MultiPowerLawFit:
     covariance: Float64
     """Sandwich covariance of ``(L0, log A, alpha, log B, log C, log beta, gamma)``, shape (7, 7),
     with the correlation of neighbouring points (Newey and West); 0 in what is at a bound, NaN where
-    the curves do not determine it."""
+    the curves do not determine it. Too small for B, C, beta and gamma, which lie in a curved valley
+    of nearly equal fits: take the percentiles of :func:`bootstrap_multi_power_law` there."""
 
 
 @dataclass(frozen=True, slots=True)

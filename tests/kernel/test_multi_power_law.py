@@ -279,6 +279,27 @@ def test_bootstrap() -> None:
         bootstrap_multi_power_law(lr, steps, loss, replace(fit, objective=np.nan))
 
 
+@pytest.mark.slow
+@pytest.mark.data
+def test_bootstrap_intervals_cover_the_truth(data_dir: Path) -> None:
+    lr, steps, loss = read(data_dir, 25, FITTED)
+    clean = PUBLISHED[25].predict(lr, steps).values
+    truth = np.array(astuple(PUBLISHED[25]))
+    covered = []
+    for seed in range(24):
+        random = np.random.default_rng(seed)
+        noise = random.standard_normal(clean.size)
+        for i in range(1, clean.size):
+            noise[i] = 0.5 * noise[i - 1] + np.sqrt(0.75) * noise[i]
+        run = loss.with_values(clean * np.exp(0.0015 * noise))
+        fit = fit_multi_power_law(lr, steps, run)
+        found = bootstrap_multi_power_law(lr, steps, run, fit, replicates=80, seed=seed)
+        low, _, high = found.percentiles()
+        covered.append((low <= truth) & (truth <= high))
+    # Of 168 intervals of 90 %; those of one data set hang together.
+    assert 0.83 <= np.mean(covered) <= 0.96, np.mean(covered, axis=0)
+
+
 def test_unusable_points_and_too_few() -> None:
     lr, steps, loss = synthetic(0.002)
     values = loss.values.copy()
