@@ -376,30 +376,6 @@ struct Products {
   Doubles c;
 };
 
-PLANNER_INLINE Doubles load_register(const double* from) {
-  Doubles r;
-  __builtin_memcpy(&r, from, sizeof r);
-  return r;
-}
-
-PLANNER_INLINE void store_register(double* to, const Doubles& x) {
-  __builtin_memcpy(to, &x, sizeof x);
-}
-
-PLANNER_INLINE Doubles fused(const Doubles& a, const Doubles& b, const Doubles& c) {
-#if defined(__AVX512F__)
-  return _mm512_fmadd_pd(a, b, c);
-#elif defined(__FMA__)
-  return _mm256_fmadd_pd(a, b, c);
-#elif defined(__ARM_NEON) && defined(__aarch64__)
-  return reinterpret_cast<Doubles>(vfmaq_f64(reinterpret_cast<float64x2_t>(c),
-                                             reinterpret_cast<float64x2_t>(a),
-                                             reinterpret_cast<float64x2_t>(b)));
-#else
-  return a * b + c;
-#endif
-}
-
 // Finite, so that a zero times it is none; find_lengths() takes what is so large for overflow.
 PLANNER_INLINE Doubles square(const Doubles& x) {
   const Doubles most = Doubles{} + 1e308;

@@ -363,28 +363,8 @@ void phase1_any(Shape shape, const Data& data, const Shared& t, std::int64_t beg
 
 // --- phase 2: sums over the points, register by register ---------------------------------------
 
-PLANNER_INLINE Doubles fused(Doubles a, Doubles b, Doubles c) {
-#if defined(__AVX512F__)
-  return _mm512_fmadd_pd(a, b, c);
-#elif defined(__FMA__)
-  return _mm256_fmadd_pd(a, b, c);
-#elif defined(__ARM_NEON) && defined(__aarch64__)
-  return reinterpret_cast<Doubles>(vfmaq_f64(reinterpret_cast<float64x2_t>(c),
-                                             reinterpret_cast<float64x2_t>(a),
-                                             reinterpret_cast<float64x2_t>(b)));
-#else
-  return a * b + c;
-#endif
-}
-
-PLANNER_INLINE Doubles part_at(const double* from) {
-  Doubles r;
-  __builtin_memcpy(&r, from, sizeof r);
-  return r;
-}
-
 PLANNER_INLINE void add_to(double* to, Doubles x) {
-  const Doubles r = part_at(to) + x;
+  const Doubles r = load_register(to) + x;
   __builtin_memcpy(to, &r, sizeof r);
 }
 
@@ -426,20 +406,20 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
     Doubles h51 = {}, h52 = {}, h53 = {}, h54 = {}, h55 = {};
     for (std::int64_t i = lane; i < count; i += kLanes) {
       const double* const at = columns + i;
-      const Doubles r = part_at(at + N * kBlock);
+      const Doubles r = load_register(at + N * kBlock);
       Doubles psi = smaller(larger(r, -top), top);
       const Doubles twice = r + (r - psi);  // 2 r - psi
       const Longs inside = reinterpret_cast<Longs>(psi == r);
       Doubles weight = inside ? Doubles{} + 1.0 : (kIrls ? psi / r : Doubles{});
       if (w != nullptr) {
-        const Doubles given = part_at(w + i);
+        const Doubles given = load_register(w + i);
         psi = psi * given;
         weight = weight * given;
       }
       c = fused(psi, twice, c);
-      const Doubles j0 = part_at(at);
-      const Doubles j1 = part_at(at + kBlock);
-      const Doubles j2 = part_at(at + 2 * kBlock);
+      const Doubles j0 = load_register(at);
+      const Doubles j1 = load_register(at + kBlock);
+      const Doubles j2 = load_register(at + 2 * kBlock);
       const Doubles p0 = weight * j0;
       const Doubles p1 = weight * j1;
       const Doubles p2 = weight * j2;
@@ -453,7 +433,7 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
       h21 = fused(p2, j1, h21);
       h22 = fused(p2, j2, h22);
       if constexpr (N > 3) {
-        const Doubles j3 = part_at(at + 3 * kBlock);
+        const Doubles j3 = load_register(at + 3 * kBlock);
         const Doubles p3 = weight * j3;
         g3 = fused(psi, j3, g3);
         h30 = fused(p3, j0, h30);
@@ -461,7 +441,7 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
         h32 = fused(p3, j2, h32);
         h33 = fused(p3, j3, h33);
         if constexpr (N > 4) {
-          const Doubles j4 = part_at(at + 4 * kBlock);
+          const Doubles j4 = load_register(at + 4 * kBlock);
           const Doubles p4 = weight * j4;
           g4 = fused(psi, j4, g4);
           h40 = fused(p4, j0, h40);
@@ -470,7 +450,7 @@ __attribute__((noinline)) void phase2(const double* columns, const double* w, st
           h43 = fused(p4, j3, h43);
           h44 = fused(p4, j4, h44);
           if constexpr (N > 5) {
-            const Doubles j5 = part_at(at + 5 * kBlock);
+            const Doubles j5 = load_register(at + 5 * kBlock);
             const Doubles p5 = weight * j5;
             g5 = fused(psi, j5, g5);
             h50 = fused(p5, j0, h50);

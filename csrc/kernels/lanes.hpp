@@ -205,20 +205,32 @@ constexpr bool kHasFma = true;
 constexpr bool kHasFma = false;
 #endif
 
+// fma() of one register.
+PLANNER_INLINE Doubles fused(const Doubles& a, const Doubles& b, const Doubles& c) {
+#if defined(__AVX512F__)
+  return _mm512_fmadd_pd(a, b, c);
+#elif defined(__FMA__)
+  return _mm256_fmadd_pd(a, b, c);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  return reinterpret_cast<Doubles>(vfmaq_f64(reinterpret_cast<float64x2_t>(c),
+                                             reinterpret_cast<float64x2_t>(a),
+                                             reinterpret_cast<float64x2_t>(b)));
+#else
+  return a * b + c;
+#endif
+}
+PLANNER_INLINE Doubles load_register(const double* from) {
+  Doubles r;
+  __builtin_memcpy(&r, from, sizeof r);
+  return r;
+}
+PLANNER_INLINE void store_register(double* to, const Doubles& x) {
+  __builtin_memcpy(to, &x, sizeof x);
+}
+
 PLANNER_INLINE Vec fma(const Vec& a, const Vec& b, const Vec& c) {
   Vec r;
-#if defined(__AVX512F__)
-  r.part[0] = _mm512_fmadd_pd(a.part[0], b.part[0], c.part[0]);
-#elif defined(__FMA__)
-  PLANNER_EACH(r.part[p] = _mm256_fmadd_pd(a.part[p], b.part[p], c.part[p]))
-#elif defined(__ARM_NEON) && defined(__aarch64__)
-  PLANNER_EACH(r.part[p] =
-                   reinterpret_cast<Doubles>(vfmaq_f64(reinterpret_cast<float64x2_t>(c.part[p]),
-                                                       reinterpret_cast<float64x2_t>(a.part[p]),
-                                                       reinterpret_cast<float64x2_t>(b.part[p]))))
-#else
-  PLANNER_EACH(r.part[p] = a.part[p] * b.part[p] + c.part[p])
-#endif
+  PLANNER_EACH(r.part[p] = fused(a.part[p], b.part[p], c.part[p]))
   return r;
 }
 PLANNER_INLINE Vec fma(const Vec& a, const Vec& b, double c) { return fma(a, b, vec(c)); }
