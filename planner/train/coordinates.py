@@ -23,7 +23,7 @@ from planner.models.parametrization import (
 from planner.plan.model import Multipliers
 from planner.plan.model import Tensor as Row
 from planner.train.data import Order, TokenData
-from planner.train.errors import TrainError
+from planner.train.errors import TrainError, memory_errors
 from planner.train.model import Transformer
 from planner.train.optimizer import make_optimizer, table_values
 
@@ -77,7 +77,7 @@ class Check:
         steps: Updates, each at the peak learning rate.
         points: Width's, then depth's.
         spread: For each axis the largest relative difference of any of `CHECKED` after the updates
-            from what it is at the first factor.
+            from what it is at the first factor; NaN if a model diverged.
         tolerance: The spread that passes.
     """
 
@@ -89,8 +89,13 @@ class Check:
 
     @property
     def ok(self) -> bool:
-        """Whether every axis stays within the tolerance."""
-        return all(spread <= self.tolerance for spread in self.spread.values())
+        """Whether every axis that the parametrization is meant for stays within the tolerance."""
+        return all(self.spread[axis] <= self.tolerance for axis in self.promised)
+
+    @property
+    def promised(self) -> tuple[Axis, ...]:
+        """The axes that decide: muP keeps scale over width alone."""
+        return ("width",) if self.parametrization == "mup" else ("width", "depth")
 
 
 def rescaled(
@@ -208,7 +213,7 @@ def coordinate_check(
         progress: Called after each shape.
 
     Raises:
-        TrainError: If heads do not divide a width.
+        TrainError: If heads do not divide a width, or a shape does not fit in memory.
     """
     shapes: list[tuple[Axis, int, int, int]] = [
         *(("width", factor, width * factor, depth) for factor in factors),
@@ -220,7 +225,9 @@ def coordinate_check(
     ]
     points: list[Point] = []
     for axis, factor, variant in variants:
-        found = [_measure(variant, steps, sequences, seed, data) for seed in seeds]
+        shape = f"the shape of width {variant.model.d_model} and depth {variant.model.n_layers}"
+        with memory_errors(shape, "try smaller --factors or fewer --sequences"):
+            found = [_measure(variant, steps, sequences, seed, data) for seed in seeds]
         points.append(
             Point(
                 axis,
@@ -237,9 +244,9 @@ def coordinate_check(
     spread: dict[str, float] = {}
     for axis in ("width", "depth"):
         after = [point.after for point in points if point.axis == axis]
-        spread[axis] = max(
-            abs(sizes[name] / after[0][name] - 1.0) for sizes in after for name in CHECKED
-        )
+        ratios = [sizes[name] / after[0][name] for sizes in after for name in CHECKED]
+        # NumPy's maximum, unlike Python's, is not a number as soon as one ratio is not
+        spread[axis] = float(np.max(np.abs(np.array(ratios) - 1.0)))
     return Check(kind or rule.kind, steps, tuple(points), spread, tolerance)
 
 

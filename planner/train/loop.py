@@ -18,7 +18,7 @@ from planner.errors import OutputError
 from planner.train import checkpoint
 from planner.train.config import Job, data_folder
 from planner.train.data import Order, TokenData, check_fits, open_data
-from planner.train.errors import TrainError
+from planner.train.errors import TrainError, memory_errors
 from planner.train.log import LOG, Log
 from planner.train.model import Transformer
 from planner.train.optimizer import make_optimizer, set_rate, table_values
@@ -83,7 +83,9 @@ def train(
     if job.settings.threads is not None:
         torch.set_num_threads(job.settings.threads)
     with workers(job.settings) as who:
-        return _Training(job, out, data, who, precision).go(progress)
+        advice = "try a smaller --micro-batch, or more processes with --parallel fsdp"
+        with memory_errors(f"run {job.run.name}", advice):
+            return _Training(job, out, data, who, precision).go(progress)
 
 
 def split_batch(run: Run, processes: int, micro: int | None = None) -> Split:
