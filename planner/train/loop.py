@@ -15,6 +15,7 @@ import torch
 
 from planner._version import __version__
 from planner.errors import OutputError
+from planner.render.schedule import pieces
 from planner.train import checkpoint
 from planner.train.config import Job, data_folder
 from planner.train.data import Order, TokenData, check_fits, open_data
@@ -331,6 +332,7 @@ class _Training:
             "schedule": run.schedule.kind,
             "optimizer": "adamw",
             "peak_lr": run.optimizer.base_peak_lr,
+            "min_lr": pieces(run)[-1].end,
             "weight_decay": run.optimizer.base_weight_decay,
             "beta1": run.optimizer.betas[0],
             "beta2": run.optimizer.betas[1],
