@@ -306,5 +306,5 @@ def print_coordinates(document: dict[str, Any]) -> None:
         out.print(
             f"{word} its scale over {axis}: added and hidden stay within {spread:.1%} of the "
             f"first row (tolerance {document['tolerance']:.0%})"
-            + ("" if axis in document["promised"] else "; this parametrization does not promise to")
+            + ("" if axis in document["promised"] else "; muP does not promise to")
         )

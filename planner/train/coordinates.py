@@ -79,6 +79,7 @@ class Check:
         spread: For each axis the largest relative difference of any of `CHECKED` after the updates
             from what it is at the first factor; NaN if a model diverged.
         tolerance: The spread that passes.
+        promised: The axes that decide: width alone where the plan asks for muP.
     """
 
     parametrization: str
@@ -86,16 +87,12 @@ class Check:
     points: tuple[Point, ...]
     spread: dict[str, float]
     tolerance: float
+    promised: tuple[Axis, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether every axis that the parametrization is meant for stays within the tolerance."""
+        """Whether every axis that decides stays within the tolerance."""
         return all(self.spread[axis] <= self.tolerance for axis in self.promised)
-
-    @property
-    def promised(self) -> tuple[Axis, ...]:
-        """The axes that decide: muP keeps scale over width alone."""
-        return ("width",) if self.parametrization == "mup" else ("width", "depth")
 
 
 def rescaled(
@@ -247,7 +244,8 @@ def coordinate_check(
         ratios = [sizes[name] / after[0][name] for sizes in after for name in CHECKED]
         # NumPy's maximum, unlike Python's, is not a number as soon as one ratio is not
         spread[axis] = float(np.max(np.abs(np.array(ratios) - 1.0)))
-    return Check(kind or rule.kind, steps, tuple(points), spread, tolerance)
+    promised: tuple[Axis, ...] = ("width",) if rule.kind == "mup" else ("width", "depth")
+    return Check(kind or rule.kind, steps, tuple(points), spread, tolerance, promised)
 
 
 def _measure(

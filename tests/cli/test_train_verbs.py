@@ -154,6 +154,10 @@ BAD = [
         ("prepare", "texts", "-o", "x", "--vocab-size", "1000"),
         "vocab_size: got 1000, wanted 256 for bytes",
     ),
+    (
+        ("prepare", "texts", "-o", "x", "--pattern", "/texts/*"),
+        "pattern: got '/texts/*', wanted names such as '*.txt'",
+    ),
 ]
 
 
