@@ -71,6 +71,7 @@ class Constants(BaseModel):
     beta2: Real | None = None
     eps: Real | None = None
     tpp: Real | None = None
+    tau: Real | None = None
     optimizer: str | None = None
     schedule: str | None = None
     tokenizer: str | None = None

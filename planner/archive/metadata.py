@@ -103,6 +103,7 @@ COUNT_FACTS = frozenset(_COUNTS)
 REAL_FACTS = frozenset({*_REALS, "tau"})
 TEXT_FACTS = frozenset(_TEXTS)
 _MAX_TEXT = 300
+_OWN_LOG = "planner.log/"
 _MAX_CONFIG = 64 * 1024
 
 
@@ -142,6 +143,11 @@ class Metadata:
                     found = read(value)
                     if found is not None:
                         self.state(fact, found, f"{origin}: {key}")
+        if str(said.get("schema", "")).startswith(_OWN_LOG):
+            # elsewhere "tau" may mean anything; the rate and decay it also states are base values
+            tau = _real(said.get("tau"))
+            if tau is not None:
+                self.state("tau", tau, f"{origin}: tau")
         self._betas(by_name, origin)
         self._batch(by_name, origin)
 

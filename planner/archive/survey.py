@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _TOO_DEEP = 100
 _PLAN = re.compile(rb'\s*\{\s*"schema":\s*"planner\.plan/')
+# What an empty file must be called to be missed: lock files and markers are empty, too.
+_LOG_NAME = re.compile(
+    r"(\.(csv|tsv|jsonl?|ndjson|log)(\.(gz|zst))?|tfevents[^/]*)$", re.IGNORECASE
+)
 _JSON_LINES = re.compile(r"\.(jsonl|ndjson)(\.(gz|zst))?$", re.IGNORECASE)
 
 Status = Literal["log", "beside", "plan", "skipped", "failed"]
@@ -80,7 +84,8 @@ def _survey(source: Source, mapping: Mapping, named: bool) -> Surveyed:
     if _PLAN.match(head):
         return Surveyed(source, "plan", "is a plan")
     if not head:
-        return Surveyed(source, "failed", "is empty")
+        due = named or _LOG_NAME.search(source.name)
+        return Surveyed(source, "failed" if due else "skipped", "is empty")
     reader = _reader(Log(source, dict(applied.fields)), applied)
     if reader is None:
         status, reason = _why_not(head, source.name)

@@ -25,8 +25,10 @@ def file_system(url: str) -> tuple[Any, str]:
         system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:
         raise MissingExtraError(
-            f"this protocol is not installed: {_short(error)}", file=url
+            f"this protocol is not installed: {_words(error)}", file=url
         ) from None
+    except ValueError as error:
+        raise LogError(f"cannot be reached: {_words(error)}", file=url) from None
     except Exception as error:
         raise LogError(f"cannot be reached: {_short(error)}", file=url) from None
     return system, path
@@ -76,6 +78,10 @@ def find_urls(url: str) -> tuple[list[str], str]:
     if not found:
         raise LogError("no such file or folder, and no file matches it", file=url)
     return [system.unstrip_protocol(name) for name in found], system.unstrip_protocol(root)
+
+
+def _words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _short(error: Exception) -> str:

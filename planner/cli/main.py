@@ -439,7 +439,8 @@ def coordinate_check(
         int | None, typer.Option(help="Narrowest width; default the plan's base width.")
     ] = None,
     depth: Annotated[
-        int | None, typer.Option(help="Shallowest depth; default the plan's base depth.")
+        int | None,
+        typer.Option(help="Shallowest depth; default the plan's base depth, else the run's."),
     ] = None,
     factors: Annotated[str, typer.Option(help="What both are multiplied by.")] = "1,2,4,8",
     steps: Annotated[int, typer.Option(help="Updates, each at the peak rate.")] = 10,
@@ -452,7 +453,8 @@ def coordinate_check(
     tolerance: Annotated[float, typer.Option(help="Relative spread that passes.")] = 0.2,
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     output: Annotated[
-        str | None, typer.Option("-o", "--output", help="Also write the JSON document here.")
+        str | None,
+        typer.Option("-o", "--output", help="Write the JSON document here; - prints it."),
     ] = None,
     json: Json = False,
 ) -> None:
@@ -475,11 +477,11 @@ def coordinate_check(
         tolerance=tolerance,
         threads=threads,
     )
-    if output is not None:
+    if output is not None and output != "-":
         from planner.plan.store import write_text
 
         write_text(output, _json_text(document))
-    if json:
+    if json or output == "-":
         sys.stdout.write(_json_text(document))
     else:
         from planner.cli.tables import print_coordinates

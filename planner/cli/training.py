@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import TYPE_CHECKING, Any, get_args
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from planner.train.config import Job
+    from planner.train.coordinates import Point
     from planner.train.loop import Outcome
 
 
@@ -88,8 +90,10 @@ def check_coordinates(
     Raises:
         PlannerError: If the plan, its run, the data or a number does not fit.
     """
+    from planner.cli.archive_tables import progress_bar
     from planner.models.parametrization import Kind
     from planner.plan import read_plan
+    from planner.plan.codec import to_json
     from planner.train.config import choose_run
     from planner.train.data import check_fits, open_data
 
@@ -108,6 +112,8 @@ def check_coordinates(
     ):
         if number is not None and number < 1:
             raise UnitError(f"got {number}, wanted a positive number", field=field)
+    if not 0 < tolerance < math.inf:
+        raise UnitError(f"got {tolerance:g}, wanted a positive number", field="--tolerance")
     ratios = _factors(factors)
     plan = read_plan(file)
     run = choose_run(plan, name, file, default_first=True)
@@ -122,19 +128,30 @@ def check_coordinates(
     if threads is not None:
         torch.set_num_threads(threads)
     rule = plan.parametrization
-    check = coordinate_check(
-        run,
-        rule,
-        width=width or rule.base_width,
-        depth=depth or rule.base_depth,
-        factors=ratios,
-        steps=steps,
-        sequences=sequences,
-        seeds=range(seeds),
-        kind=kind,  # type: ignore[arg-type]
-        data=tokens,
-        tolerance=tolerance,
-    )
+    # only CompleteP has a depth that its values are tuned at
+    shallowest = rule.base_depth if rule.kind == "completep" else run.model.n_layers
+    with progress_bar(quiet=False) as tell:
+        done: list[Point] = []
+
+        def note(point: Point) -> None:
+            done.append(point)
+            if tell is not None:
+                tell("shapes", len(done), 2 * len(ratios))
+
+        check = coordinate_check(
+            run,
+            rule,
+            width=width or rule.base_width,
+            depth=depth or shallowest,
+            factors=ratios,
+            steps=steps,
+            sequences=sequences,
+            seeds=range(seeds),
+            kind=kind,  # type: ignore[arg-type]
+            data=tokens,
+            tolerance=tolerance,
+            progress=note,
+        )
     return {
         "schema": "planner.coordinates/1",
         "plan": plan.digest,
@@ -143,18 +160,26 @@ def check_coordinates(
         "steps": check.steps,
         "seeds": seeds,
         "tolerance": tolerance,
-        "spread": check.spread,
+        "spread": _finite(check.spread),
+        "promised": list(check.promised),
         "ok": check.ok,
-        "points": check.points,
+        "points": [_finite(to_json(point)) for point in check.points],
     }
 
 
+def _finite(value: Any) -> Any:
+    """Return a JSON value with null for what is not finite: JSON has no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def _factors(text: str) -> list[int]:
-    wanted = "whole positive numbers such as 1,2,4,8, at least two"
+    wanted = "rising whole numbers such as 1,2,4,8, at least two"
     try:
         found = [int(part) for part in text.split(",")]
     except ValueError:
         found = []
-    if len(found) < 2 or min(found) < 1:
+    if len(found) < 2 or found[0] < 1 or found != sorted(set(found)):
         raise UnitError(f"got {text!r}, wanted {wanted}", field="--factors")
     return found

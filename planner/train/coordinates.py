@@ -23,7 +23,7 @@ from planner.models.parametrization import (
 from planner.plan.model import Multipliers
 from planner.plan.model import Tensor as Row
 from planner.train.data import Order, TokenData
-from planner.train.errors import TrainError
+from planner.train.errors import TrainError, memory_errors
 from planner.train.model import Transformer
 from planner.train.optimizer import make_optimizer, table_values
 
@@ -77,8 +77,9 @@ class Check:
         steps: Updates, each at the peak learning rate.
         points: Width's, then depth's.
         spread: For each axis the largest relative difference of any of `CHECKED` after the updates
-            from what it is at the first factor.
+            from what it is at the first factor; NaN if a model diverged.
         tolerance: The spread that passes.
+        promised: The axes that decide: width alone where the plan asks for muP.
     """
 
     parametrization: str
@@ -86,11 +87,12 @@ class Check:
     points: tuple[Point, ...]
     spread: dict[str, float]
     tolerance: float
+    promised: tuple[Axis, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether every axis stays within the tolerance."""
-        return all(spread <= self.tolerance for spread in self.spread.values())
+        """Whether every axis that decides stays within the tolerance."""
+        return all(self.spread[axis] <= self.tolerance for axis in self.promised)
 
 
 def rescaled(
@@ -208,7 +210,7 @@ def coordinate_check(
         progress: Called after each shape.
 
     Raises:
-        TrainError: If heads do not divide a width.
+        TrainError: If heads do not divide a width, or a shape does not fit in memory.
     """
     shapes: list[tuple[Axis, int, int, int]] = [
         *(("width", factor, width * factor, depth) for factor in factors),
@@ -220,7 +222,9 @@ def coordinate_check(
     ]
     points: list[Point] = []
     for axis, factor, variant in variants:
-        found = [_measure(variant, steps, sequences, seed, data) for seed in seeds]
+        shape = f"the shape of width {variant.model.d_model} and depth {variant.model.n_layers}"
+        with memory_errors(shape, "try smaller --factors or fewer --sequences"):
+            found = [_measure(variant, steps, sequences, seed, data) for seed in seeds]
         points.append(
             Point(
                 axis,
@@ -237,10 +241,11 @@ def coordinate_check(
     spread: dict[str, float] = {}
     for axis in ("width", "depth"):
         after = [point.after for point in points if point.axis == axis]
-        spread[axis] = max(
-            abs(sizes[name] / after[0][name] - 1.0) for sizes in after for name in CHECKED
-        )
-    return Check(kind or rule.kind, steps, tuple(points), spread, tolerance)
+        ratios = [sizes[name] / after[0][name] for sizes in after for name in CHECKED]
+        # NumPy's maximum, unlike Python's, is not a number as soon as one ratio is not
+        spread[axis] = float(np.max(np.abs(np.array(ratios) - 1.0)))
+    promised: tuple[Axis, ...] = ("width",) if rule.kind == "mup" else ("width", "depth")
+    return Check(kind or rule.kind, steps, tuple(points), spread, tolerance, promised)
 
 
 def _measure(

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 TOKENIZER = "tokenizer.json"
 SEPARATOR = "<|endoftext|>"
 BYTE_VOCABULARY = 256
+MOST_VOCABULARY = 1_000_000
 _NOT_LIBRARY = ("site-packages", "dist-packages", "__pycache__")
 
 
@@ -51,6 +52,8 @@ def folder_texts(folder: Path, pattern: str = "*") -> list[Text]:
     Raises:
         DataError: If it is no folder, or has no such file.
     """
+    if Path(pattern).is_absolute():
+        raise DataError(f"got {pattern!r}, wanted names such as '*.txt'", field="pattern")
     if not folder.is_dir():
         raise DataError("is not a folder of texts", file=str(folder))
     texts = _below(folder, pattern)
@@ -168,6 +171,10 @@ def _encoder(texts: list[Text], folder: Path, name: str, vocab_size: int | None)
         size = 4096 if vocab_size is None else vocab_size
         if size <= BYTE_VOCABULARY + 1:
             raise DataError(f"got {size}, wanted more than 257 for BPE", field="vocab_size")
+        if size > MOST_VOCABULARY:
+            raise DataError(
+                f"got {size}, wanted at most {MOST_VOCABULARY:,} for BPE", field="vocab_size"
+            )
         model = package.Tokenizer(package.models.BPE())
         model.pre_tokenizer = package.pre_tokenizers.ByteLevel(add_prefix_space=False)
         model.decoder = package.decoders.ByteLevel()

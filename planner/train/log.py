@@ -7,9 +7,10 @@ with its ``segment`` and ``from_step``. Every other line has ``step`` (updates d
 
 from __future__ import annotations
 
+import fcntl
 import json
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from planner.errors import OutputError
 
@@ -28,15 +29,20 @@ class Log:
         path: The file; a last line that was cut short by a crash is removed.
 
     Raises:
-        OutputError: If it cannot be opened.
+        OutputError: If it cannot be opened, or another process writes it.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
+            self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115
+            if not _locked(self._stream):
+                self._stream.close()
+                raise OutputError(
+                    "another process writes it: this run is being trained", file=str(path)
+                )
             _drop_torn_line(path)
             self.segment = _starts(path)
-            self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115
         except OSError as error:
             raise OutputError(f"cannot be written: {error.strerror}", file=str(path)) from None
 
@@ -66,9 +72,18 @@ class Log:
             raise OutputError(f"cannot be written: {error.strerror}", file=str(self.path)) from None
 
 
+def _locked(stream: TextIO) -> bool:
+    """Take the file for as long as it is open; True, too, where the file system has no locks."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        pass
+    return True
+
+
 def _drop_torn_line(path: Path) -> None:
-    if not path.exists():
-        return
     with open(path, "r+b") as stream:
         size = stream.seek(0, 2)
         keep = size
@@ -85,7 +100,5 @@ def _drop_torn_line(path: Path) -> None:
 
 
 def _starts(path: Path) -> int:
-    if not path.exists():
-        return 0
     with open(path, "rb") as stream:
         return sum(line.startswith(b'{"schema"') for line in stream)

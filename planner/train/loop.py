@@ -15,10 +15,11 @@ import torch
 
 from planner._version import __version__
 from planner.errors import OutputError
+from planner.render.schedule import pieces
 from planner.train import checkpoint
 from planner.train.config import Job, data_folder
 from planner.train.data import Order, TokenData, check_fits, open_data
-from planner.train.errors import TrainError
+from planner.train.errors import TrainError, memory_errors
 from planner.train.log import LOG, Log
 from planner.train.model import Transformer
 from planner.train.optimizer import make_optimizer, set_rate, table_values
@@ -83,7 +84,9 @@ def train(
     if job.settings.threads is not None:
         torch.set_num_threads(job.settings.threads)
     with workers(job.settings) as who:
-        return _Training(job, out, data, who, precision).go(progress)
+        advice = "try a smaller --micro-batch, or more processes with --parallel fsdp"
+        with memory_errors(f"run {job.run.name}", advice):
+            return _Training(job, out, data, who, precision).go(progress)
 
 
 def split_batch(run: Run, processes: int, micro: int | None = None) -> Split:
@@ -329,6 +332,7 @@ class _Training:
             "schedule": run.schedule.kind,
             "optimizer": "adamw",
             "peak_lr": run.optimizer.base_peak_lr,
+            "min_lr": pieces(run)[-1].end,
             "weight_decay": run.optimizer.base_weight_decay,
             "beta1": run.optimizer.betas[0],
             "beta2": run.optimizer.betas[1],

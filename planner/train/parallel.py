@@ -47,13 +47,14 @@ def workers(settings: Settings) -> Iterator[Workers]:
     """Join the process group that torchrun started, if any, and leave it at the end.
 
     Raises:
-        TrainError: If a GPU is asked for and there is none, or sharding in a single process.
+        TrainError: If a GPU is asked for and there is none, sharding in a single process, or
+            torchrun's environment is not whole.
     """
-    count = int(os.environ.get("WORLD_SIZE", "1"))
+    count = _from_environment("WORLD_SIZE", 1)
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise TrainError("got cuda, but PyTorch sees no GPU here", field="--device")
     cuda = settings.device != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if cuda else None
+    device = torch.device("cuda", _from_environment("LOCAL_RANK", 0)) if cuda else None
     if device is not None:
         torch.cuda.set_device(device)
     device = device or torch.device("cpu")
@@ -65,11 +66,24 @@ def workers(settings: Settings) -> Iterator[Workers]:
         yield Workers(0, 1, device, "none")
         return
     kind: Parallel = "fsdp" if settings.parallel == "fsdp" else "ddp"
+    for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
+        if not os.environ.get(name):
+            raise TrainError(
+                f"WORLD_SIZE is {count}, but {name} is not set; start with torchrun, or unset it",
+                field="environment",
+            )
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
         yield Workers(dist.get_rank(), count, device, kind)
     finally:
         dist.destroy_process_group()
+
+
+def _from_environment(name: str, default: int) -> int:
+    text = os.environ.get(name) or str(default)
+    if not text.isdecimal():
+        raise TrainError(f"got {name}={text!r}, wanted a whole number", field="environment")
+    return int(text)
 
 
 def spread(model: Transformer, who: Workers) -> nn.Module:

@@ -60,6 +60,17 @@ def test_a_file_that_cannot_be_read_is_exit_code_1(logs: Path, tmp_path: Path) -
     assert "2 runs added" in done.output
 
 
+def test_empty_lock_files_are_no_logs(logs: Path, tmp_path: Path) -> None:
+    write(logs / "lock", b"")
+    write(logs / "slurm-1.err", b"")
+    done = CLI.invoke(app, ["ingest", str(logs), "-o", str(tmp_path / "archive"), "--json"])
+    assert done.exit_code == 0
+    reasons = {item["file"]: item["reason"] for item in json.loads(done.stdout)["skipped"]}
+    assert reasons["logs/lock"] == reasons["logs/slurm-1.err"] == "is empty"
+    named = CLI.invoke(app, ["ingest", str(logs / "lock"), "-o", str(tmp_path / "other")])
+    assert named.exit_code == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

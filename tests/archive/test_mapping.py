@@ -119,3 +119,16 @@ def test_a_wrong_mapping_names_file_line_and_field(
         read_mapping(path)
     assert message in str(caught.value)
     assert str(caught.value).startswith(str(path))
+
+
+def test_a_declared_tau_comes_before_the_computed_one(tmp_path: Path) -> None:
+    config = '{"lr": 0.01, "weight_decay": 0.1, "total_steps": 100, "tau": 0.7}\n'
+    text = config + '{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n'
+    write(tmp_path / "logs" / "plain.jsonl", text)
+    write(tmp_path / "logs" / "told.jsonl", text.replace("loss", "train_loss"))
+    write(tmp_path / "logs" / "told.jsonl.planner.yaml", "tau: 0.25\n")
+    archive, report = archived(tmp_path, tmp_path / "logs")
+    runs = by_name(archive)
+    assert report.ok
+    assert runs["plain"]["tau"] == pytest.approx(10)  # another trainer's "tau" may mean anything
+    assert (runs["told"]["tau"], runs["told"]["origins"]["tau"]) == (0.25, "sidecar")

@@ -93,6 +93,32 @@ def test_coordinate_check(command: Callable, plan: str, tmp_path: Path) -> None:
     ]
 
 
+def test_coordinate_check_says_that_a_model_diverged(command: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("torch", minversion="2.6")
+    spec = SPEC.replace("base_depth: 1", "base_depth: 1, base_lr: 1e25")
+    (tmp_path / "tiny.yaml").write_text(spec)
+    assert command("plan", "tiny.yaml", "-o", "plan.json").code == 0
+    words = ("coordinate-check", "plan.json", "--seeds", "1", "--threads", "1", "--factors", "1,2")
+    failed = command(*words, "--json", "-o", "-")
+    document = json.loads(failed.out, parse_constant=pytest.fail)
+    assert (failed.code, document["ok"], document["spread"]["width"]) == (1, False, None)
+    assert "does not keep its scale over width: a model diverged" in command(*words).out
+
+
+def test_coordinate_check_of_mup_is_decided_by_width(command: Callable, tmp_path: Path) -> None:
+    pytest.importorskip("torch", minversion="2.6")
+    spec = SPEC.replace("base_width: 32, base_depth: 1", "kind: mup, base_width: 32")
+    (tmp_path / "tiny.yaml").write_text(spec)
+    assert command("plan", "tiny.yaml", "-o", "plan.json").code == 0
+    words = ("--seeds", "1", "--threads", "1", "--factors", "1,32", "--steps", "1", "--json")
+    done = command("coordinate-check", "plan.json", "--width", "16", "--sequences", "1", *words)
+    document = json.loads(done.out)
+    assert [p["n_layers"] for p in document["points"]] == [1, 1, 1, 32]
+    assert document["promised"] == ["width"]
+    assert document["ok"] == (document["spread"]["width"] <= 0.2) == (done.code == 0)
+    assert document["spread"]["depth"] > 0.2
+
+
 # (words, all that is printed after "error: "); files are made by the fixtures
 BAD = [
     (("train", "none.json", "-o", "x"), "none.json: no such file"),
@@ -128,6 +154,10 @@ BAD = [
         ("prepare", "texts", "-o", "x", "--vocab-size", "1000"),
         "vocab_size: got 1000, wanted 256 for bytes",
     ),
+    (
+        ("prepare", "texts", "-o", "x", "--pattern", "/texts/*"),
+        "pattern: got '/texts/*', wanted names such as '*.txt'",
+    ),
 ]
 
 
@@ -161,6 +191,50 @@ BAD_WITH_TORCH = [
         "--parallel: sharding needs several processes; start with torchrun",
     ),
 ]
+
+
+BAD_CHECKS = [
+    (("--tolerance", "nan"), "--tolerance: got nan, wanted a positive number"),
+    (("--tolerance", "-1"), "--tolerance: got -1, wanted a positive number"),
+    (
+        ("--factors", "2,1"),
+        "--factors: got '2,1', wanted rising whole numbers such as 1,2,4,8, at least two",
+    ),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_CHECKS, ids=lambda value: None)
+def test_bad_input_to_the_coordinate_check(
+    command: Callable, plan: str, words: tuple[str, ...], message: str
+) -> None:
+    pytest.importorskip("torch", minversion="2.6")
+    result = command("coordinate-check", plan, *words)
+    assert (result.code, result.out, result.err) == (2, "", f"error: {message}\n")
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "two"}, "got WORLD_SIZE='two', wanted a whole number"),
+        (
+            {"WORLD_SIZE": "2"},
+            "WORLD_SIZE is 2, but RANK is not set; start with torchrun, or unset it",
+        ),
+    ],
+)
+def test_half_of_torchruns_environment(
+    command: Callable,
+    plan: str,
+    data: str,
+    monkeypatch: pytest.MonkeyPatch,
+    variables: dict[str, str],
+    message: str,
+) -> None:
+    pytest.importorskip("torch", minversion="2.6")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    result = command("train", plan, "--run", "small-0.5tpp", "--data", data, "-o", "x")
+    assert (result.code, result.err) == (2, f"error: environment: {message}\n")
 
 
 @pytest.mark.parametrize(("words", "message"), BAD_WITH_TORCH, ids=lambda value: None)

@@ -13,6 +13,7 @@ from planner.errors import PlannerError
 from planner.plan import RunFile, dump_run_file, write_plan
 from planner.train.config import read_job
 from planner.train.data import open_data
+from planner.train.errors import TrainError, memory_errors
 
 from .families import SMALL, family, only
 
@@ -89,3 +90,23 @@ def test_precision_and_seed_come_from_the_plan(tmp_path: Path) -> None:
     with pytest.raises(PlannerError, match=r"precision: got fp16, .*; wanted bf16 or fp32"):
         _ = half.precision
     assert read_job(str(tmp_path / "fp16.json"), None, {"precision": "fp32"}).precision == "fp32"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_what_does_not_fit_in_memory_is_bad_input(error: RuntimeError) -> None:
+    with (
+        pytest.raises(TrainError, match="run a does not fit in memory; try b"),
+        memory_errors("run a", "try b"),
+    ):
+        raise error
+
+
+def test_other_errors_stay_as_they_are() -> None:
+    with pytest.raises(RuntimeError, match="shapes differ"), memory_errors("run a", "try b"):
+        raise RuntimeError("shapes differ")

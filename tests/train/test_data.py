@@ -194,3 +194,12 @@ def test_data_has_to_fit_the_run(data: Path) -> None:
     long = only(family(tpp=50, architecture={"context": 60_000}))
     with pytest.raises(PlannerError, match="36,004 training tokens, wanted more than the 60,000"):
         check_fits(tokens, long)
+
+
+def test_a_vocabulary_that_no_memory_holds_is_refused(texts: Path, tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    with pytest.raises(PlannerError, match="wanted at most 1,000,000"):
+        prepare(
+            folder_texts(texts), tmp_path / "x", source="t", tokenizer="bpe", vocab_size=5 * 10**9
+        )
+    assert not (tmp_path / "x").exists()

@@ -170,6 +170,17 @@ def test_line_that_a_crash_cut_short_is_dropped(tmp_path: Path) -> None:
     assert lines[3]["loss"] is None
 
 
+def test_a_log_is_written_by_one_process(tmp_path: Path) -> None:
+    log = Log(tmp_path / "log.jsonl")
+    log.start({}, 0)
+    with pytest.raises(PlannerError, match="another process writes it"):
+        Log(tmp_path / "log.jsonl")
+    log.close()
+    again = Log(tmp_path / "log.jsonl")
+    assert again.segment == 1
+    again.close()
+
+
 def _wait_for_lines(out: Path, count: int) -> None:
     path, end = out / "log.jsonl", time.monotonic() + 300
     while not path.exists() or len(path.read_bytes().splitlines()) < count:
