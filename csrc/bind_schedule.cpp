@@ -243,11 +243,14 @@ py::tuple schedule_fit(const py::array& lr, const py::array& lr_offsets, const p
   const View<double> weight = float64_view(weights, "weights");
   check_size(wanted, in.targets(), "log_loss", "per step");
   check_size(weight, in.targets(), "weights", "per step");
+  bool weighs = false;
   for (std::int64_t i = 0; i < in.targets(); ++i) {
     if (!(std::abs(wanted.data[i]) < 1e3 && weight.data[i] >= 0.0 && weight.data[i] < 1e100)) {
       throw py::value_error("log_loss must be finite, and weights not negative.");
     }
+    weighs = weighs || weight.data[i] > 0.0;
   }
+  if (!weighs) throw py::value_error("a weight must be positive.");
   const View<double> from = parameters_view(starts, "starts", true);
   const View<double> low = parameters_view(lower, "lower", false);
   const View<double> high = parameters_view(upper, "upper", false);

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
+from planner import _core
 from planner.kernel import Ragged, Status
 from planner.kernel.multi_power_law import (
     DELTA,
@@ -360,6 +361,25 @@ def test_wrong_calls() -> None:
         fit_multi_power_law(lr, steps, Ragged.from_list([[3.0]] * 4))
     with pytest.raises(ValueError, match="starts must"):
         fit_multi_power_law(lr, steps, loss, starts=np.ones(6))
+
+
+def test_the_kernel_wants_a_positive_weight() -> None:
+    one, two = np.array([0, 3], np.int64), np.array([0, 1], np.int64)
+    with pytest.raises(ValueError, match="weight must be positive"):
+        _core.schedule_fit(
+            np.full(3, 1e-4),
+            one,
+            np.array([2], np.int64),
+            two,
+            np.zeros(1),
+            np.zeros(1),
+            np.zeros(7),
+            np.full(7, -1.0),
+            np.ones(7),
+            delta=1e-3,
+            max_evaluations=10,
+            solve=1,
+        )
 
 
 def test_same_bits_for_any_threads() -> None:
