@@ -33,7 +33,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,8 @@ from case import OURS, Case, Goal, Program, peers
 WORKLOADS = sorted(path.stem for path in HERE.glob("w[0-9]*.py"))
 # These time starts and refits on subsets of their own.
 PROGRAMS = ("w2", "w3", "w6")
+# Targets are stated for AVX-512; what part of them is demanded of a lower level.
+SHARE = {"avx512": 1.0, "avx2": 0.6}
 
 
 @dataclass(frozen=True)
@@ -227,8 +229,11 @@ def main() -> int:
         for row in rows
         if row.check_met is False
     ]
+    share = SHARE.get(about["simd"], 0.0)
+    goals = [replace(goal, target=share * goal.target) for goal in goals if share]
     missed = [goal for goal in goals if not goal.met]
-    print(f"\n{len(goals) - len(missed)} targets met, {len(missed)} missed")
+    print(f"\n{len(goals) - len(missed)} targets met, {len(missed)} missed", end="")
+    print("" if share == 1.0 else f", at {share:g} of those in the tables for {about['simd']}")
     for goal in missed:
         print(f"  {goal.name}, {goal.peer}: {goal.ratio:.3g}x, wanted {goal.target:g}x")
     for each in wrong:
