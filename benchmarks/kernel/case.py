@@ -1,6 +1,7 @@
 """What a workload's module offers: `cases(quick) -> list[Case]`.
 
-Or, where the cases need rounds of their own: `program(quick) -> Program`, which prints its table."""
+Or, where the cases need rounds of their own: `program(quick) -> Program`, which prints its table.
+"""
 
 from __future__ import annotations
 
