@@ -216,7 +216,8 @@ def _regular(path: str) -> tuple[bytes, bool] | None:
         info = os.fstat(file)
         if not stat.S_ISREG(info.st_mode):
             return None
-        data = os.read(file, _ONCE)
+        # no more than there is: larger buffers are mapped anew each time
+        data = os.read(file, min(info.st_size + 1, _ONCE))
     finally:
         os.close(file)
     if data.startswith((_GZIP, _ZSTD)):

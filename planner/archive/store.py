@@ -567,8 +567,14 @@ def _write_runs(rows: list[dict[str, Any]], path: Path) -> None:
     import pyarrow.parquet as pq
 
     schema = runs_schema()
-    options = {"compression": "zstd", "write_statistics": False, "store_schema": False}
-    with pq.ParquetWriter(path, schema, **options) as writer:
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=False,  # few rows, most of them different
+        write_statistics=False,
+        store_schema=False,
+    ) as writer:
         columns = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
         writer.write_table(pa.Table.from_arrays(columns, schema=schema))
         writer.add_key_value_metadata(METADATA)
