@@ -114,7 +114,8 @@ def print_runs_json(runs: Sequence[dict[str, Any]]) -> None:
     """Print runs as one JSON document, a run a line: there may be many.
 
     Args:
-        runs: Runs whose fields of JSON are texts: these go into the document as they are.
+        runs: Runs whose fields of JSON are texts: these go into the document as they are, and are
+            taken out of the runs.
     """
     from planner.archive.listing import JSON_FIELDS
 
