@@ -282,7 +282,7 @@ def numba_runner() -> Callable[..., np.ndarray] | None:
                 for i in range(3, 5):
                     t2[i] = min(max(t2[i], 0.0), 3.0)
                 if foreseen <= tolerance * f and damping <= 1.0:
-                    if stage < 4 and foreseen > 0.0:
+                    if stage < 4 and not far and foreseen > 0.0 and np.abs(s).max() <= 0.1:
                         t[:] = t2
                     break
                 f2 = evaluate(t2, x, y, z, w, delta, irls, g2, h2)

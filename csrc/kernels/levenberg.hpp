@@ -78,8 +78,9 @@ struct Stage {
   double relative_drop;  // stop when the drop foreseen is below this part of the value...
   double absolute_drop;  // ...or below this
   int max_evaluations;
-  // Ends with the step that was not worth an evaluation: for a next stage that evaluates anew.
-  bool takes_last_step = false;
+  // Ends with the step that was not worth an evaluation, for a next stage that evaluates anew, if
+  // no parameter moves further than this: on a plateau that step may go anywhere.
+  double last_step = 0.0;
 };
 
 enum class Stop { kConverged, kEvaluations, kStalled };
@@ -128,9 +129,9 @@ Stop descend(Local<N>& at, const Box<N>& box, const Stage& stage, double& dampin
     if (foreseen <= small && damping <= 1.0) {
       // A step that a bound cut short foresees little, or even a rise, without being at the end.
       if (foreseen >= -small) {
-        if (stage.takes_last_step && foreseen > 0.0) {
-          for (int i = 0; i < static_cast<int>(N); ++i) at.theta[i] = trial.theta[i];
-        }
+        bool near = foreseen > 0.0;
+        for (const double each : step) near = near && __builtin_fabs(each) <= stage.last_step;
+        for (int i = 0; near && i < static_cast<int>(N); ++i) at.theta[i] = trial.theta[i];
         return Stop::kConverged;
       }
     }

@@ -332,6 +332,7 @@ __attribute__((noinline)) Outcome fit_one(const LossLaw& law, const Points& poin
   const int first = origin == Origin::kFar ? 0 : 1;
   const double loose = origin == Origin::kNear ? 5e-2 : 1e-4;
   const double tight = origin == Origin::kNear ? 1e-10 : 1e-12;
+  const double last_step = origin == Origin::kNear ? 0.1 : 0.0;
   if (origin != Origin::kNear) {
     delta = widths[first] * law.delta;
     reweighted = true;
@@ -352,8 +353,8 @@ __attribute__((noinline)) Outcome fit_one(const LossLaw& law, const Points& poin
     int left = max_evaluations - evaluations;
     if (!last && left > 30) left = 30;
     if (left < 1) left = 1;
-    stop = descend<kN>(at, box, {last ? tight : loose, tiny, left, !last}, damping, &evaluations,
-                       run, never);
+    const Stage stage = {last ? tight : loose, tiny, left, last ? 0.0 : last_step};
+    stop = descend<kN>(at, box, stage, damping, &evaluations, run, never);
   }
   Status status = stop == Stop::kConverged     ? Status::kOk
                   : stop == Stop::kEvaluations ? Status::kMaxIterations

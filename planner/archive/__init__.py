@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from planner.archive.intake import ingest as ingest
     from planner.archive.intake import inspect as inspect
     from planner.archive.listing import list_runs as list_runs
-    from planner.archive.mapping import Mapping as Mapping
     from planner.archive.mapping import read_mapping as read_mapping
     from planner.archive.readers.protocol import Log as Log
     from planner.archive.readers.protocol import Reader as Reader
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from planner.archive.record import LoggedRun as LoggedRun
     from planner.archive.record import RowCollector as RowCollector
     from planner.archive.record import Table as Table
+    from planner.archive.rules import Mapping as Mapping
     from planner.archive.store import Archive as Archive
 
 # Public name -> module; loaded on first use, so that opening an archive does not load the readers.
@@ -39,7 +39,7 @@ _EXPORTS = {
     "Log": "readers.protocol",
     "LogError": "errors",
     "LoggedRun": "record",
-    "Mapping": "mapping",
+    "Mapping": "rules",
     "MappingError": "errors",
     "Progress": "intake",
     "Reader": "readers.protocol",

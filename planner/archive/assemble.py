@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from planner.archive.errors import LogError
-from planner.archive.mapping import canonical_json
 from planner.archive.metadata import FACTS, Metadata
 from planner.archive.names import canonical_names, default_metric, printable, run_name, unit_of
 from planner.archive.policies import Repaired, Series, repair
 from planner.archive.readers import reader_named
 from planner.archive.readers.protocol import Log
+from planner.archive.rules import canonical_json
 from planner.archive.store import Stored
 from planner.archive.survey import unexpected
 from planner.archive.unite import Part, unite
@@ -54,7 +54,7 @@ class Group:
                 (item.reader, item.version),
                 (item.applied.facts, item.applied.fields),
                 (item.applied.policy.duplicates, item.applied.policy.restarts),
-                (item.sidecar.declared, item.sidecar.said),
+                (item.sidecar.declared, item.sidecar.said, item.sidecar.digest),
             )
             for item in self.files
         ]
@@ -93,7 +93,7 @@ def assemble(group: Group) -> Assembled:
         name = printable(item.source.name)
         try:
             reader = reader_named(item.reader)
-            logged = reader.read(Log(item.source, dict(item.applied.fields)))
+            logged = reader.read(Log(item.source.fresh(), dict(item.applied.fields)))
             if not any(
                 len(table.steps) and table.columns for run in logged for table in run.tables
             ):

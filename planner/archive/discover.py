@@ -62,8 +62,7 @@ def discover(paths: Sequence[str | os.PathLike[str]]) -> Found:
             if not matches:
                 raise LogError("no such file or folder, and no file matches it", file=text)
         for match in matches:
-            for source, named in _walk(match, found):
-                real = os.path.realpath(source.path)
+            for source, real, named in _walk(match, found):
                 if real in seen:
                     continue
                 seen.add(real)
@@ -74,11 +73,13 @@ def discover(paths: Sequence[str | os.PathLike[str]]) -> Found:
     return found
 
 
-def _walk(root: str, found: Found) -> Iterator[tuple[Source, bool]]:
+def _walk(root: str, found: Found) -> Iterator[tuple[Source, str, bool]]:
+    """Yield each file, its path without links, and whether it was named itself."""
     absolute = os.path.abspath(root)
     if not os.path.isdir(absolute):
         parent, name = os.path.split(absolute)
-        yield Source(absolute, _posix(os.path.join(os.path.basename(parent), name))), True
+        source = Source(absolute, _posix(os.path.join(os.path.basename(parent), name)))
+        yield source, os.path.realpath(absolute), True
         return
     base = os.path.dirname(absolute.rstrip("/"))
     # a link may lead back up: each folder is looked into once
@@ -98,6 +99,7 @@ def _walk(root: str, found: Found) -> Iterator[tuple[Source, bool]]:
             continue
         if any(entry.name == "archive.json" for entry in entries) and _is_archive(folder):
             continue
+        real = os.path.realpath(folder)
         for entry in entries:
             if entry.name.startswith("."):
                 continue
@@ -109,7 +111,13 @@ def _walk(root: str, found: Found) -> Iterator[tuple[Source, bool]]:
             if is_folder:
                 stack.append(entry.path)
             else:
-                yield Source(entry.path, _posix(os.path.join(name, entry.name))), False
+                # what a link leads to is looked up, which takes long, for links only
+                path = os.path.realpath(entry.path) if entry.is_symlink() else ""
+                yield (
+                    Source(entry.path, f"{name}/{_printable(entry.name)}"),
+                    path or os.path.join(real, entry.name),
+                    False,
+                )
 
 
 def _is_archive(folder: str) -> bool:
@@ -121,4 +129,9 @@ def _is_archive(folder: str) -> bool:
 
 
 def _posix(path: str) -> str:
-    return PurePath(path).as_posix().encode("utf-8", "backslashreplace").decode()
+    return _printable(PurePath(path).as_posix())
+
+
+def _printable(name: str) -> str:
+    """Return a name without what is no text: a file's name is any bytes."""
+    return name if name.isascii() else name.encode("utf-8", "backslashreplace").decode()

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 from planner.archive.assemble import Group, assemble, unit_id
 from planner.archive.discover import discover
 from planner.archive.lineage import link_parents
-from planner.archive.mapping import Mapping
 from planner.archive.names import group_key, printable
 from planner.archive.pool import Pool
+from planner.archive.rules import Mapping
+from planner.archive.sidecar import Beside
 from planner.archive.store import Archive, bucket_of
 from planner.archive.survey import Surveyed, survey
 from planner.errors import PlannerError
@@ -202,7 +203,8 @@ def _survey_all(
 
 def _survey_some(job: tuple[list[Source], Mapping, set[str]]) -> list[Surveyed]:
     sources, mapping, named = job
-    return [survey(source, mapping, source.path in named) for source in sources]
+    beside = Beside()
+    return [survey(source, mapping, source.path in named, beside) for source in sources]
 
 
 def _groups(surveyed: Iterable[Surveyed], report: Report) -> list[Group]:
@@ -222,13 +224,11 @@ def _groups(surveyed: Iterable[Surveyed], report: Report) -> list[Group]:
 
 def _new(groups: list[Group], archive: Archive, report: Report) -> list[Group]:
     """Return what the archive does not hold yet, under the unit it is to have there."""
-    rows = archive.runs(["unit", "settings", "content"])
+    rows = archive.rows(["unit", "settings", "content"])
     units: dict[str, tuple[frozenset[str], str, int]] = {}
     owners: dict[str, set[str]] = {}
-    for unit, settings, content in zip(
-        *(rows.column(name).to_pylist() for name in ("unit", "settings", "content")), strict=True
-    ):
-        digests = frozenset(content)
+    for row in rows:
+        unit, settings, digests = row["unit"], row["settings"], frozenset(row["content"])
         runs = units[unit][2] + 1 if unit in units else 1
         units[unit] = (digests, settings, runs)
         for digest in digests:

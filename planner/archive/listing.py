@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import gc
 import json
 import operator
 import re
+from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,14 +18,14 @@ from planner.errors import UnitError, did_you_mean
 from planner.units import parse_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from planner.archive.store import Archive
     from planner.plan import Plan
 
 _INTERNAL = ("unit", "settings", "content", "sizes")
-_JSON = ("policy", "origins", "config")
-_LONG = ("series", "unknown", "notes", "sources", "readers", "boundaries", *_JSON)
+JSON_FIELDS = ("policy", "origins", "config")
+_LONG = ("series", "unknown", "notes", "sources", "readers", "boundaries", *JSON_FIELDS)
 _CONDITION = re.compile(r"\s*([\w.]+)\s*(>=|<=|!=|==|=|>|<)\s*(.*?)\s*", re.DOTALL)
 _MATCHED = (
     *("run_digest", "sources", "params", "tokens", "batch_tokens"),
@@ -48,6 +50,7 @@ def list_runs(
     limit: int | None = None,
     columns: Sequence[str] | None = None,
     plans: Sequence[Plan] = (),
+    parsed: bool = True,
 ) -> list[dict[str, Any]]:
     """Return runs as records.
 
@@ -60,11 +63,37 @@ def list_runs(
         columns: Fields to return; all but internal ones if None.
         plans: Plans to match the runs to, besides those that the archive keeps. Each record then
             has ``planned``: plan, family, run, digest, and what it was matched ``by``; or None.
+        parsed: Whether ``policy``, ``origins`` and ``config`` are objects, not JSON texts.
 
     Raises:
         ArchiveError: If there is no such field, a condition cannot be read, or the archive is
             damaged.
     """
+    with _uncollected():
+        return _list(archive, where, sort, limit, columns, plans, parsed)
+
+
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Hold the garbage collector off: it would look through thousands of records for cycles."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _list(
+    archive: Archive,
+    where: Sequence[str],
+    sort: str,
+    limit: int | None,
+    columns: Sequence[str] | None,
+    plans: Sequence[Plan],
+    parsed: bool,
+) -> list[dict[str, Any]]:
     names = [name for name in runs_schema().names if name not in _INTERNAL]
     wanted = list(names if columns is None else columns)
     conditions = [_condition(text, names) for text in where]
@@ -85,10 +114,11 @@ def list_runs(
     rows = known + [row for row in rows if row[field] is None]
     records = []
     for row in rows[:limit]:
-        found = record(row)
-        result = {name: found[name] for name in wanted}
+        result = {name: row[name] for name in wanted}
+        if parsed:
+            result = record(result)
         if known_plans:
-            planned = match(found, known_plans)
+            planned = match(record(row), known_plans)
             result["planned"] = None if planned is None else asdict(planned)
         records.append(result)
     return records
@@ -97,7 +127,7 @@ def list_runs(
 def record(row: dict[str, Any]) -> dict[str, Any]:
     """Return a row of the runs table as a record: without internal fields, JSON parsed."""
     return {
-        name: json.loads(value) if name in _JSON and value is not None else value
+        name: json.loads(value) if name in JSON_FIELDS and value is not None else value
         for name, value in row.items()
         if name not in _INTERNAL
     }

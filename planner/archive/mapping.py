@@ -1,31 +1,24 @@
-"""The mapping file: what a log does not say by itself, and sidecar files beside logs."""
+"""Files that a person writes: a mapping file, and sidecars beside logs."""
 
 from __future__ import annotations
 
 import fnmatch
-import json
-import os
 import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from planner.archive.errors import MappingError
 from planner.archive.metadata import FACTS
-from planner.archive.policies import Policy
+from planner.archive.rules import Mapping
 from planner.documents import Document, read_document
 from planner.errors import PlannerError, UnitError, did_you_mean
 from planner.units import parse_count, show
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from planner.archive.source import Source
+    import os
 
 MAPPING_SCHEMA = "planner.mapping/1"
-FOLDER_SIDECAR = "planner-run.yaml"
-FILE_SIDECAR = ".planner.yaml"
 _MAX_PATTERN = 500
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -119,61 +112,6 @@ class MappingFile(BaseModel):
     files: list[Rule]
 
 
-@dataclass(frozen=True)
-class Applied:
-    """What the mapping file says about one file.
-
-    Attributes:
-        reader: Name of the reader to use, or None to choose by content.
-        ignore: Whether to leave the file out.
-        run: Name of the run that the file is a part of, if a rule says so.
-        fields: Canonical field to the log's own name.
-        facts: Declared facts.
-        policy: How repairs are made.
-    """
-
-    reader: str | None = None
-    ignore: bool = False
-    run: str | None = None
-    fields: tuple[tuple[str, str], ...] = ()
-    facts: tuple[tuple[str, Any], ...] = ()
-    policy: Policy = field(default_factory=Policy)
-
-
-class Mapping:
-    """The rules of a mapping file; without one, none.
-
-    Args:
-        rules: In order; where two say something about one file, the later one holds.
-    """
-
-    def __init__(self, rules: Sequence[Rule] = ()) -> None:
-        self._rules = rules
-
-    def apply(self, source: str) -> Applied:
-        """Return what all rules together say about a file."""
-        reader: str | None = None
-        ignore = False
-        run: str | None = None
-        fields: dict[str, str] = {}
-        facts: dict[str, Any] = {}
-        policy: dict[str, Any] = {}
-        for rule in self._rules:
-            if not rule.matches(source):
-                continue
-            reader = rule.reader or reader
-            ignore = ignore or rule.ignore
-            found = re.search(rule.run, source) if rule.run else None
-            if found is not None and found[1]:
-                run = found[1]
-            fields |= rule.columns
-            facts |= rule.constants.facts()
-            policy |= rule.policy.model_dump(exclude_none=True)
-        return Applied(
-            reader, ignore, run, tuple(fields.items()), tuple(facts.items()), Policy(**policy)
-        )
-
-
 def read_mapping(path: str | os.PathLike[str]) -> Mapping:
     """Read a mapping file.
 
@@ -193,60 +131,13 @@ def read_mapping(path: str | os.PathLike[str]) -> Mapping:
     return Mapping(found.files)
 
 
-def is_sidecar(name: str) -> bool:
-    """Return whether a file's name says that it describes a run and holds no points."""
-    return name == FOLDER_SIDECAR or name.endswith(FILE_SIDECAR) or name in _JSON_SIDECARS
-
-
-_JSON_SIDECARS = ("hparams.json", "config.json", "args.json")
-_MAX_SIDECAR = 1 << 20
-
-
-@dataclass(frozen=True)
-class Sidecar:
-    """What lies beside a log.
-
-    Attributes:
-        declared: Facts from YAML sidecars, which a person wrote for this.
-        said: Configurations from JSON files, by file name.
-        digest: Of all of it, so that a change is noticed.
-    """
-
-    declared: tuple[tuple[str, Any], ...] = ()
-    said: tuple[tuple[str, tuple[tuple[str, Any], ...]], ...] = ()
-
-
-def read_sidecars(source: Source) -> Sidecar:
-    """Read what lies beside a log.
+def read_constants(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the facts that a sidecar declares.
 
     Raises:
-        MappingError: If a YAML sidecar is wrong.
+        MappingError: If it cannot be read or is no sidecar, naming file, line and field.
     """
-    from planner.archive.readers.jsonl import flatten, parse_json
-
-    folder, name = os.path.split(source.path)
-    declared: dict[str, Any] = {}
-    for path in (os.path.join(folder, FOLDER_SIDECAR), source.path + FILE_SIDECAR):
-        if os.path.isfile(path):
-            declared |= _validated(_document(path), Constants).facts()
-    said = []
-    for beside in _JSON_SIDECARS:
-        path = os.path.join(folder, beside)
-        if beside == name or not os.path.isfile(path) or os.path.getsize(path) > _MAX_SIDECAR:
-            continue
-        try:
-            with open(path, encoding="utf-8-sig") as stream:
-                value = parse_json(stream.read())
-        except (OSError, ValueError):
-            continue  # somebody else's file: it says nothing here
-        if isinstance(value, dict):
-            said.append((beside, tuple(flatten(value))))
-    return Sidecar(tuple(declared.items()), tuple(said))
-
-
-def canonical_json(value: Any) -> str:
-    """Return JSON that is the same for equal values."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return _validated(_document(path), Constants).facts()
 
 
 def _document(path: str | os.PathLike[str]) -> Document:

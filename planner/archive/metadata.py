@@ -128,6 +128,8 @@ class Metadata:
             said: Flat configuration by its own names.
             origin: Where it stands, such as ``log`` or a file's name.
         """
+        if not said:
+            return
         by_name: dict[str, tuple[str, Any]] = {}
         for key, value in said.items():
             self.config.setdefault(key, value)

@@ -156,11 +156,10 @@ def _series(
         segments = None if segments is None else segments[rows]
     finite = np.isfinite(values)
     lost = len(values) - int(np.count_nonzero(finite))
+    shown = decimals(values[finite] if lost else values)
     if lost:
         values = np.where(finite, values, np.nan)
-    return Series(
-        steps, values, tokens, segments, lost, duplicates, dropped, decimals(values, finite)
-    )
+    return Series(steps, values, tokens, segments, lost, duplicates, dropped, shown)
 
 
 def _segments(steps: Steps, appended: bool) -> tuple[NDArray[np.int32], bool]:
@@ -209,17 +208,22 @@ def _superseded(steps: Steps, segments: NDArray[np.int32], starts: Steps) -> Mas
     return result
 
 
-def decimals(values: Values, finite: Mask) -> int | None:
+def decimals(values: Values) -> int | None:
     """Return how many decimals a log printed, or None if its numbers are not rounded.
 
     Told from the numbers themselves: the fewest decimals to which all of a sample are rounded.
+
+    Args:
+        values: Finite numbers.
     """
-    first = values[finite] if not finite.all() else values
-    few = first[:: max(1, len(first) // _FEW)][:_FEW].tolist()
+    few = values[:: max(1, len(values) // _FEW)][:_FEW].tolist()
     least = max(map(_digits, few), default=_DECIMALS + 1)
-    sample = first[:: max(1, len(first) // _SAMPLE)][:_SAMPLE]
+    if least > _DECIMALS:
+        return None
+    sample = values[:: max(1, len(values) // _SAMPLE)][:_SAMPLE]
+    nearly = 1e-15 * np.abs(sample)
     for digits in range(least, _DECIMALS + 1):
-        if (np.abs(sample - np.round(sample, digits)) <= 1e-15 * np.abs(sample)).all():
+        if (np.abs(sample - sample.round(digits)) <= nearly).all():
             return digits
     return None
 

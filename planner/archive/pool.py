@@ -89,13 +89,14 @@ def _start() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
+    # the processes are the parallelism; the libraries read this when they are loaded
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # reading makes many objects and few cycles
     gc.freeze()
     gc.set_threshold(50_000)
     try:
         import pyarrow as pa
 
-        # the processes are the parallelism
         pa.set_cpu_count(1)
         pa.set_io_thread_count(1)
     except ImportError:

@@ -29,6 +29,7 @@ MAX_BYTES = 2 * 1024**3  # of a file, decompressed; a longer log is split
 MAX_DOCUMENT_BYTES = 256 * 1024**2  # of a JSON document, whose values are all held at once
 MAX_SHEET_BYTES = 512 * 1024**2  # of a table, whose columns are all held at once
 MAX_LINE_BYTES = 16 * 1024**2
+_ONCE = 256 * 1024  # read at one go; most logs are no longer
 MAX_RATIO = 200  # of decompressed to compressed bytes; logs come to 5 to 20
 _FREE_BYTES = 64 * 1024**2  # decompressed whatever the ratio
 _BLOCK = 1 << 20
@@ -69,8 +70,12 @@ class Source:
     name: str
 
     def __reduce__(self) -> tuple[type[Source], tuple[str, str]]:
-        # without the head: thousands of them would fill the memory
+        # without its first bytes: thousands of them would fill the memory
         return Source, (self.path, self.name)
+
+    def fresh(self) -> Source:
+        """Return the same source, nothing of which is read yet."""
+        return Source(self.path, self.name)
 
     @property
     def is_remote(self) -> bool:
@@ -84,8 +89,18 @@ class Source:
         Raises:
             LogError: If it cannot be opened or decompressed.
         """
+        return self._start[0][:HEAD_BYTES]
+
+    @cached_property
+    def _start(self) -> tuple[bytes, bool]:
+        """The first bytes, decompressed, and whether they are all: then nothing is read again."""
+        if not self.is_remote:
+            with _reasons():
+                stored = _regular(self.path)
+            if stored is not None:
+                return stored
         with self.open() as stream, _reasons():
-            return stream.read(HEAD_BYTES)
+            return stream.read(HEAD_BYTES), False
 
     @contextmanager
     def open(self) -> Iterator[IO[bytes]]:
@@ -123,6 +138,11 @@ class Source:
         Raises:
             LogError: If there are more than ``limit``, or it ends where it should not.
         """
+        start, is_all = self._start
+        if is_all and len(start) <= limit:
+            if start:
+                yield start
+            return
         total = 0
         with self.open() as stream:
             packed = isinstance(stream, (gzip.GzipFile, _arrow_stream()))
@@ -153,7 +173,8 @@ class Source:
 
     def read(self, limit: int = MAX_BYTES) -> bytes:
         """Return all decompressed bytes; raises as `blocks`."""
-        return b"".join(self.blocks(limit))
+        start, is_all = self._start
+        return start if is_all and len(start) <= limit else b"".join(self.blocks(limit))
 
     def text(self, limit: int = MAX_BYTES) -> str:
         """Return all text; raises as `blocks`, or if it is no text."""
@@ -183,15 +204,28 @@ class Source:
             size += len(block)
         return state.hexdigest(), size
 
-    def prefix_digest(self, size: int) -> str:
-        """Return the SHA-256 of the first ``size`` decompressed bytes."""
-        state = hashlib.sha256()
-        for block in self.blocks():
-            state.update(block[:size])
-            size -= len(block)
-            if size <= 0:
-                break
-        return state.hexdigest()
+
+def _regular(path: str) -> tuple[bytes, bool] | None:
+    """Return the first bytes of a regular file, and whether they are all.
+
+    Returns:
+        None if it is no regular file, or compressed.
+    """
+    file = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        info = os.fstat(file)
+        if not stat.S_ISREG(info.st_mode):
+            return None
+        # no more than there is: larger buffers are mapped anew each time
+        data = os.read(file, min(info.st_size + 1, _ONCE))
+    finally:
+        os.close(file)
+    if data.startswith((_GZIP, _ZSTD)):
+        return None
+    if len(data) < _ONCE and len(data) == info.st_size:
+        return data, True
+    # of a long file what tells its format is enough
+    return data[:HEAD_BYTES], False
 
 
 @contextmanager

@@ -541,23 +541,25 @@ def _points(runs: list[Stored]) -> pa.Table:
         at += count
     values = np.concatenate([stored.values for stored in runs])
     missing = np.isnan(values)
-    return pa.table(
+    return pa.Table.from_arrays(
         [
-            pa.DictionaryArray.from_arrays(
-                np.repeat(np.arange(len(runs), dtype=np.int32), counts),
-                pa.array([stored.row["run"] for stored in runs], pa.string()),
-            ),
-            pa.DictionaryArray.from_arrays(
-                np.repeat(np.asarray(series_codes, np.int32), series_counts),
-                pa.array(names, pa.string()),
-            ),
-            np.concatenate([stored.steps for stored in runs]),
+            _codes(range(len(runs)), counts, [stored.row["run"] for stored in runs]),
+            _codes(series_codes, series_counts, names),
+            pa.array(np.concatenate([stored.steps for stored in runs])),
             tokens,
             pa.array(values, mask=missing) if missing.any() else pa.array(values),
-            segments,
+            pa.array(segments),
         ],
         schema=points_schema(),
     )
+
+
+def _codes(codes: Sequence[int], counts: list[int], names: list[str]) -> pa.DictionaryArray:
+    """Return each name as often as it counts, stored once."""
+    import pyarrow as pa
+
+    indices = np.repeat(np.asarray(codes, np.int32), counts)
+    return pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()), safe=False)
 
 
 def _write_runs(rows: list[dict[str, Any]], path: Path) -> None:
@@ -565,10 +567,32 @@ def _write_runs(rows: list[dict[str, Any]], path: Path) -> None:
     import pyarrow.parquet as pq
 
     schema = runs_schema()
-    options = {"compression": "zstd", "write_statistics": False, "store_schema": False}
-    with pq.ParquetWriter(path, schema, **options) as writer:
-        writer.write_table(pa.Table.from_pylist(rows, schema))
+    with pq.ParquetWriter(
+        path,
+        schema,
+        compression="zstd",
+        use_dictionary=False,  # few rows, most of them different
+        write_statistics=False,
+        store_schema=False,
+    ) as writer:
+        columns = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
+        writer.write_table(pa.Table.from_arrays(columns, schema=schema))
         writer.add_key_value_metadata(METADATA)
+
+
+def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
+    """Return values as an array; of lists of records field by field, which is faster."""
+    import pyarrow as pa
+
+    if not (pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)) or None in values:
+        return pa.array(values, kind)
+    fields = list(kind.value_type)
+    flat = [item for value in values for item in value]
+    records = pa.StructArray.from_arrays(
+        [pa.array([item.get(f.name) for item in flat], f.type) for f in fields], fields=fields
+    )
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    return pa.ListArray.from_arrays(pa.array(ends), records, type=kind)
 
 
 def _by_id(runs: list[Stored]) -> list[Stored]:

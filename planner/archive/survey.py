@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from planner.archive.errors import LogError, MappingError
-from planner.archive.mapping import Applied, Sidecar, is_sidecar, read_sidecars
 from planner.archive.readers import choose, reader_named
 from planner.archive.readers.protocol import Log
+from planner.archive.rules import Applied
+from planner.archive.sidecar import Beside, Sidecar, is_sidecar
 from planner.archive.source import HEAD_BYTES, Source, foreign, is_text
 from planner.units import format_bytes
 
 if TYPE_CHECKING:
-    from planner.archive.mapping import Mapping
     from planner.archive.readers.protocol import Reader
+    from planner.archive.rules import Mapping
 
 _TOO_DEEP = 100
 _PLAN = re.compile(rb'\s*\{\s*"schema":\s*"planner\.plan/')
@@ -57,16 +57,19 @@ class Surveyed:
     sidecar: Sidecar = field(default_factory=Sidecar)
 
 
-def survey(source: Source, mapping: Mapping, named: bool = False) -> Surveyed:
+def survey(
+    source: Source, mapping: Mapping, named: bool = False, beside: Beside | None = None
+) -> Surveyed:
     """Look at a file; every problem with it becomes its reason.
 
     Args:
         source: The file.
         mapping: The mapping file's rules.
         named: Whether the user named this very file, so that it should be a log.
+        beside: Reads what lies beside logs; one for all files that are looked at together.
     """
     try:
-        return _survey(source, mapping, named)
+        return _survey(source, mapping, named, beside or Beside())
     except (LogError, MappingError) as error:
         reason = str(error) if error.file else error.message
     except Exception as error:  # a hostile file must not stop the others
@@ -74,7 +77,7 @@ def survey(source: Source, mapping: Mapping, named: bool = False) -> Surveyed:
     return Surveyed(source, "failed", reason)
 
 
-def _survey(source: Source, mapping: Mapping, named: bool) -> Surveyed:
+def _survey(source: Source, mapping: Mapping, named: bool, beside: Beside) -> Surveyed:
     applied = mapping.apply(source.name)
     if applied.ignore:
         return Surveyed(source, "skipped", "the mapping file says to ignore it")
@@ -90,12 +93,9 @@ def _survey(source: Source, mapping: Mapping, named: bool) -> Surveyed:
     if reader is None:
         status, reason = _why_not(head, source.name)
         return Surveyed(source, "failed" if named else status, reason)
-    if len(head) < HEAD_BYTES:
-        digest, size = hashlib.sha256(head).hexdigest(), len(head)
-    else:
-        digest, size = source.digest()
-    sidecar = read_sidecars(source)
-    source = Source(source.path, source.name)  # without the head, which takes 64 KiB
+    digest, size = source.digest()
+    sidecar = beside.read(source, reader)
+    source = source.fresh()  # what was read of it would fill the memory
     return Surveyed(source, "log", "", reader.name, reader.version, digest, size, applied, sidecar)
 
 

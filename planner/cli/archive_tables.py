@@ -111,8 +111,21 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
 
 
 def print_runs_json(runs: Sequence[dict[str, Any]]) -> None:
-    """Print runs as one JSON document, a run a line: there may be many."""
-    lines = ",\n".join(json.dumps(run, ensure_ascii=False) for run in runs)
+    """Print runs as one JSON document, a run a line: there may be many.
+
+    Args:
+        runs: Runs whose fields of JSON are texts: these go into the document as they are, and are
+            taken out of the runs.
+    """
+    from planner.archive.listing import JSON_FIELDS
+
+    encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
+
+    def line(run: dict[str, Any]) -> str:
+        texts = [f'"{name}": {run.pop(name) or "null"}' for name in JSON_FIELDS]
+        return f"{encode(run)[:-1]}, {', '.join(texts)}}}"
+
+    lines = ",\n".join(map(line, runs))
     sys.stdout.write(f'{{"schema": "planner.runs/1", "runs": [\n{lines}\n]}}\n')
 
 

@@ -546,6 +546,7 @@ def runs(
         limit=limit,
         columns=None if json else SHORT,
         plans=_plans(plan or []),
+        parsed=not json,
     )
     if json:
         from planner.cli.archive_tables import print_runs_json

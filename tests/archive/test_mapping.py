@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.archive import MappingError, read_mapping
+from planner.archive import MappingError, list_runs, read_mapping
 
 from .logs import archived, by_name, csv_log, curve, write
 
@@ -132,3 +132,19 @@ def test_a_declared_tau_comes_before_the_computed_one(tmp_path: Path) -> None:
     assert report.ok
     assert runs["plain"]["tau"] == pytest.approx(10)  # another trainer's "tau" may mean anything
     assert (runs["told"]["tau"], runs["told"]["origins"]["tau"]) == (0.25, "sidecar")
+
+
+def test_a_changed_run_folder_reads_its_log_again(tmp_path: Path) -> None:
+    parameters = tmp_path / "run" / "20260101_000000" / "trainer_params.yaml"
+    said = "trainer:\n  init:\n    seed: {}\n"
+    write(parameters, said.format(1).encode())
+    line = "| Train Device=CSX, Step={}, Loss=7.9{}, Rate=1, GlobalRate=1\n"
+    log = tmp_path / "run" / "cerebras_logs" / "20260101_000000" / "run.log"
+    write(log, "".join(line.format(step, step) for step in (50, 100)).encode())
+    archive, first = archived(tmp_path, tmp_path / "run")
+    _, same = archived(tmp_path, tmp_path / "run")
+    write(parameters, said.format(2).encode())
+    _, again = archived(tmp_path, tmp_path / "run")
+    assert (first.added, same.added, same.unchanged) == (["run"], [], 1)
+    assert again.replaced == ["run"]
+    assert [run["seed"] for run in list_runs(archive)] == [2]

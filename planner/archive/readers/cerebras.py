@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from planner.archive.readers.jsonl import flatten
 from planner.archive.readers.text import NUMBER, STEP, TextRows, short_head, short_lines
 from planner.archive.record import LoggedRun
-from planner.documents import read_document
 from planner.errors import SpecError
 
 if TYPE_CHECKING:
@@ -62,6 +61,10 @@ class CerebrasReader:
             appliance += _APPLIANCE.search(line) is not None
         return appliance >= 2
 
+    def beside(self, path: str) -> str | None:
+        """Return the path of the configuration that is read with the log at a path."""
+        return _parameters_file(path)
+
     def read(self, log: Log) -> list[LoggedRun]:
         """Return the one run of the file; raises `LogError`."""
         run = LoggedRun([])
@@ -100,8 +103,8 @@ def _quantities(text: str) -> dict[str, str]:
     return {_NAMES.get(name, name): value for name, value in pairs if name not in _CLOCKS}
 
 
-def _run_folder(path: str) -> dict[str, Any]:
-    """Return what the run folder says that a log belongs to; empty if it says nothing.
+def _parameters_file(path: str) -> str | None:
+    """Return the configuration that lies in the run folder of a log.
 
     A run folder holds ``TIME/trainer_params.yaml`` and ``cerebras_logs/TIME/run.log``.
     """
@@ -110,14 +113,21 @@ def _run_folder(path: str) -> dict[str, Any]:
     places = [os.path.join(folder, _PARAMETERS)]
     if file == "run.log" and os.path.basename(parent) == "cerebras_logs":
         places.append(os.path.join(os.path.dirname(parent), start, _PARAMETERS))
-    for place in places:
-        if os.path.isfile(place):
-            try:
-                value = read_document(place).value
-            except SpecError:
-                continue
-            return run_parameters(value)
-    return {}
+    return next((place for place in places if os.path.isfile(place)), None)
+
+
+def _run_folder(path: str) -> dict[str, Any]:
+    """Return what the run folder says that a log belongs to; empty if it says nothing."""
+    file = _parameters_file(path)
+    if file is None:
+        return {}
+    # parsing YAML takes long to load, and most logs have none
+    from planner.documents import read_document
+
+    try:
+        return run_parameters(read_document(file).value)
+    except SpecError:
+        return {}
 
 
 def run_parameters(value: Any) -> dict[str, Any]:

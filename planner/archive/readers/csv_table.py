@@ -29,6 +29,7 @@ MAX_COLUMNS = 10_000
 # What pandas calls the column of row numbers that it writes without a name.
 _ROW_NUMBERS = "Unnamed: 0"
 _DELIMITERS = ",;\t"
+_HEAD_LINES = 4
 _MAX_CELLS = 4_000_000  # of a table of runs, whose cells are all text
 
 
@@ -98,31 +99,41 @@ def _lenient(column: Any) -> tuple[Values, Mask | None] | None:
 
 def header(log: Log) -> tuple[list[str], str] | None:
     """Return the column names and the delimiter, or None if this is no CSV with a header."""
-    found = _header(tuple(log.first_lines))
+    found = _header(tuple(log.first_lines[:_HEAD_LINES]))
     return None if found is None else (list(found[0]), found[1])
 
 
 @lru_cache(maxsize=4)
-def _header(lines: tuple[str, ...]) -> tuple[list[str], str] | None:
+def _header(lines: tuple[str, ...]) -> tuple[tuple[str, ...], str] | None:
     if not lines or not lines[0].strip():
         return None
-    first = lines[0].lstrip("\ufeff")
-    for delimiter in _DELIMITERS:
-        if delimiter not in first:
-            continue
-        names = _cells(first, delimiter)
-        if names and not names[0]:
-            names[0] = _ROW_NUMBERS
-        if len(names) < 2 or not all(names) or any(_number(name) for name in names):
-            continue
+    for names, delimiter in _headers(lines[0]):
         # prose has commas too, but not as many in every line
-        rows = [_cells(line, delimiter) for line in lines[1:4] if line.strip()]
-        if all(len(row) == len(names) for row in rows) or len(rows) == 0:
-            return names, delimiter
-        same = sum(len(row) == len(names) for row in rows)
-        if same * 2 > len(rows):
+        counts = [_count(line, delimiter) for line in lines[1:] if line.strip()]
+        if counts.count(len(names)) * 2 > len(counts) or not counts:
             return names, delimiter
     return None
+
+
+@lru_cache(maxsize=64)
+def _headers(line: str) -> list[tuple[tuple[str, ...], str]]:
+    """Return what a first line may be: column names, and what stands between them."""
+    line = line.lstrip("\ufeff")
+    found = []
+    for delimiter in _DELIMITERS:
+        if delimiter not in line:
+            continue
+        names = _cells(line, delimiter)
+        if names and not names[0]:
+            names[0] = _ROW_NUMBERS
+        if len(names) >= 2 and all(names) and not any(map(_number, names)):
+            found.append((tuple(names), delimiter))
+    return found
+
+
+def _count(line: str, delimiter: str) -> int:
+    """Return how many cells a line has."""
+    return len(_cells(line, delimiter)) if '"' in line else line.count(delimiter) + 1
 
 
 def _cells(line: str, delimiter: str) -> list[str]:

@@ -77,6 +77,9 @@ class Reader(Protocol):
     A package adds its own by an entry point of the group ``planner.readers`` that names an
     instance of such a class.
 
+    A reader that also reads another file tells by a method ``beside``, of the path of a local log,
+    the path of that file or None: where it has changed, the log is read again.
+
     Attributes:
         name: Short name, recorded with every run that it read.
         version: Raised when the same bytes are read differently, so that they are read again.
