@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import numpy as np
 from case import Goal, Program
@@ -244,7 +245,7 @@ def jax_port(jobs: list[Job], together: int) -> Callable[[], Float64]:
     jnp = jax.numpy
     cap = jnp.array([2.5, 0.5, 1.0, 2.0])
 
-    def evaluate(p, irls, y, t, s, w):  # type: ignore[no-untyped-def]
+    def evaluate(p: Any, irls: Any, y: Any, t: Any, s: Any, w: Any) -> tuple[Any, Any, Any]:
         eps = jnp.exp(p[0])
         te = t + eps
         u = jnp.log1p(eps) - jnp.log(te)
@@ -256,11 +257,11 @@ def jax_port(jobs: list[Job], together: int) -> Callable[[], Float64]:
         weight = w * jnp.where(far, jnp.where(irls, DELTA / jnp.where(far, jnp.abs(r), 1), 0), 1)
         return (w * psi * (r - 0.5 * psi)).sum(), j @ (w * psi), (j * weight) @ j.T
 
-    def fit(start, y, t, s, w):  # type: ignore[no-untyped-def]
-        def going(state):  # type: ignore[no-untyped-def]
+    def fit(start: Any, y: Any, t: Any, s: Any, w: Any) -> Any:
+        def going(state: Any) -> Any:
             return ~state[-1] & (state[-2] < 100)
 
-        def step(state):  # type: ignore[no-untyped-def]
+        def step(state: Any) -> Any:
             p, cost, g, h, lam, irls, n, _ = state
             held = ((p <= LOWER) & (g >= 0)) | ((p >= UPPER) & (g <= 0))
             free = ~held
@@ -728,9 +729,10 @@ def quality(count: int) -> bool:
     from concurrent.futures import ProcessPoolExecutor
 
     curves = make_curves(count, 1)
+    methods: tuple[Literal["two-level", "brute"], ...] = ("two-level", "brute")
     ours = {
-        method: fit_curves(curves.y, curves.x, curves.eta, delta=DELTA, method=method).objective  # type: ignore[arg-type]
-        for method in ("two-level", "brute")
+        method: fit_curves(curves.y, curves.x, curves.eta, delta=DELTA, method=method).objective
+        for method in methods
     }
     start = time.perf_counter()
     with ProcessPoolExecutor() as pool:

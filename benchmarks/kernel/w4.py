@@ -165,7 +165,7 @@ def numba_huber(x: Array, u: Array, known: NDArray[np.int64]) -> Callable[[], Ar
         return xu / uu
 
     @numba.njit(cache=False)
-    def all_pairs(xs, us, known, out):  # type: ignore[no-untyped-def]
+    def all_pairs(xs: Array, us: Array, known: NDArray[np.int64], out: Array) -> None:
         for a in range(len(xs)):
             for b in range(len(us)):
                 x, u = xs[a, : known[a]], us[b, : known[a]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from planner.errors import UnitError
 
@@ -147,7 +147,7 @@ def check_coordinates(
             steps=steps,
             sequences=sequences,
             seeds=range(seeds),
-            kind=kind,  # type: ignore[arg-type]
+            kind=cast("Kind | None", kind),
             data=tokens,
             tolerance=tolerance,
             progress=note,

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, cast
 from planner.compile.context import betas_and_eps
 from planner.compile.draft import Note, law_note
 from planner.laws.timescale import timescale, weight_decay_for
-from planner.models.parametrization import Decay, tensor_rules, tensor_values
-from planner.plan.model import Provenance, Tensor, TensorClass
+from planner.models.parametrization import Decay, tensor_rules
+from planner.plan.model import Provenance
+from planner.plan.tensors import tensor_table
 
 if TYPE_CHECKING:
     from planner.compile.draft import Context, Draft
+    from planner.plan.model import Tensor
 
 # the hidden matrices whose product of rate and decay tau is stated for
 HIDDEN = "attn_qkv"
@@ -111,22 +113,16 @@ def solve_weight_decay(context: Context, draft: Draft) -> Draft:
             inputs={**inputs, "tau": draft.tau_asked},
             rounding="none: solved after all rounding, so that tau is exact",
         )
-    rows = []
-    for name, rule in rules.items():
-        values = tensor_values(
-            rule, base, weight_decay=weight_decay, eps=eps, width=width, ffn=ffn, depth=depth
-        )
-        rows.append(
-            Tensor(
-                tensor_class=cast("TensorClass", name),
-                init_std=values.init_std,
-                lr=values.lr,
-                weight_decay=values.weight_decay,
-                eps=values.eps,
-                forward_multiplier=values.forward_multiplier,
-                tau=timescale(batch, values.lr, values.weight_decay, tokens),
-            )
-        )
+    rows = tensor_table(
+        rules,
+        base,
+        weight_decay=weight_decay,
+        eps=eps,
+        width=width,
+        ffn=ffn,
+        depth=depth,
+        tau=lambda lr, decay: timescale(batch, lr, decay, tokens),
+    )
     if not all(math.isfinite(number) for row in rows for number in _numbers(row)):
         raise context.declared.error(
             "parametrization",
@@ -136,7 +132,7 @@ def solve_weight_decay(context: Context, draft: Draft) -> Draft:
     return draft.filled(
         trail,
         weight_decay=weight_decay,
-        tensors=tuple(rows),
+        tensors=rows,
         width_ratio=width,
         ffn_ratio=ffn,
         depth_ratio=depth,

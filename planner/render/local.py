@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from planner.render.cs3 import place
-from planner.render.target import Context, Job, Output
+from planner.render.check import check_scripts
+from planner.render.scripts import ScriptOptions, render_scripts
+from planner.render.target import Context, Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,17 +16,9 @@ if TYPE_CHECKING:
     from planner.render.check import Check
 
 
-class LocalOptions(BaseModel):
+class LocalOptions(ScriptOptions):
     """Options of the launcher ``local``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    runs_dir: str = Field(
-        "runs",
-        min_length=1,
-        pattern=r"^[^\x00]*$",
-        description="folder that all runs write below; PLANNER_RUNS_DIR overrides it at start",
-    )
     processes: int = Field(
         1, ge=1, description="processes a run, by torchrun; PLANNER_PROCESSES overrides it"
     )
@@ -43,30 +36,9 @@ class Local:
         Raises:
             TemplateError: If a template fails.
         """
-        groups: dict[str, list[Job]] = {}
-        for job in sorted(output.jobs, key=lambda job: job.cost):
-            groups.setdefault(job.folder, []).append(job)
-        common = {**context.common(), "root": options.runs_dir, "processes": options.processes}
-        files = {
-            f"{folder}/launch.sh": context.engine.render(
-                "local/run.sh.j2",
-                {
-                    **common,
-                    "run": jobs[0].run,
-                    "place": place(context.plan, jobs[0].run),
-                    "folder": folder,
-                    "jobs": jobs,
-                },
-            )
-            for folder, jobs in groups.items()
-        }
-        files["launch.sh"] = context.engine.render(
-            "local/all.sh.j2", {**common, "folders": list(groups)}
-        )
-        return files
+        common = {"root": options.runs_dir, "processes": options.processes}
+        return render_scripts(context, output, "local", common)
 
     def check(self, files: Mapping[str, str]) -> Sequence[Check]:
         """Return what bash and, if installed, shellcheck say about the scripts."""
-        from planner.render.check import check_scripts
-
         return check_scripts(files)

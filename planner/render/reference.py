@@ -111,17 +111,13 @@ class Reference:
                 settings = {"data": options.data_dir, "seed": seed, **chosen}
                 files[config] = dump_run_file(RunFile(plan.family, plan.digest, settings, run))
                 jobs.append(
-                    Job(
-                        run=run.name,
-                        folder=folder,
-                        seed=seed,
-                        steps=run.steps,
+                    context.job(
+                        run,
+                        seed,
                         config=config,
-                        output=f"{folder}/seed{seed}",
                         finished=f"checkpoints/step-{run.steps:08d}.pt",
                         commands={"fit": ("planner", "train", Slot.CONFIG, "-o", Slot.OUTPUT)},
                         program="planner",
-                        cost=(float(run.params.total), float(run.tokens), float(seed)),
                     )
                 )
         files["README.md"] = context.engine.render(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pydantic import BaseModel
 
-    from planner.plan.model import Plan
+    from planner.plan.model import Plan, Run
     from planner.render.check import Check
     from planner.render.contract import Contract
     from planner.render.engine import Engine
@@ -84,6 +84,33 @@ class Context:
     def common(self) -> dict[str, Any]:
         """Return the values that every template may use."""
         return {"plan": self.plan, "target": self.target, "planner_version": self.version}
+
+    def job(
+        self,
+        run: Run,
+        seed: int,
+        *,
+        config: str,
+        finished: str,
+        commands: Mapping[str, Sequence[str | Slot]],
+        program: str,
+        from_environment: tuple[str, ...] = (),
+    ) -> Job:
+        """Return the job of a run and seed, with small and short runs first; see `Job`."""
+        folder = self.folders[run.name]
+        return Job(
+            run=run.name,
+            folder=folder,
+            seed=seed,
+            steps=run.steps,
+            config=config,
+            output=f"{folder}/seed{seed}",
+            finished=finished,
+            commands=commands,
+            program=program,
+            from_environment=from_environment,
+            cost=(float(run.params.total), float(run.tokens), float(seed)),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,10 +18,9 @@ from planner.models.parametrization import (
     Kind,
     attention_multiplier,
     tensor_rules,
-    tensor_values,
 )
 from planner.plan.model import Multipliers
-from planner.plan.model import Tensor as Row
+from planner.plan.tensors import tensor_table
 from planner.train.data import Order, TokenData
 from planner.train.errors import TrainError, memory_errors
 from planner.train.model import Transformer
@@ -152,29 +151,17 @@ def rescaled(
         biases=m.biases,
         experts=m.experts is not None,
     )
-    rows = []
-    for name, tensor_rule in rules.items():
-        v = tensor_values(
-            tensor_rule,
-            base,
-            weight_decay=run.optimizer.base_weight_decay,
-            eps=run.optimizer.eps,
-            width=ratios.width,
-            ffn=ratios.ffn,
-            depth=ratios.depth,
-        )
-        rows.append(
-            Row(
-                tensor_class=name,  # type: ignore[arg-type]
-                init_std=v.init_std,
-                lr=v.lr,
-                weight_decay=v.weight_decay,
-                eps=v.eps,
-                forward_multiplier=v.forward_multiplier,
-                tau=None,
-            )
-        )
-    return replace(run, model=shape, multipliers=ratios, tensors=tuple(rows))
+    rows = tensor_table(
+        rules,
+        base,
+        weight_decay=run.optimizer.base_weight_decay,
+        eps=run.optimizer.eps,
+        width=ratios.width,
+        ffn=ratios.ffn,
+        depth=ratios.depth,
+        tau=lambda lr, decay: None,
+    )
+    return replace(run, model=shape, multipliers=ratios, tensors=rows)
 
 
 def coordinate_check(

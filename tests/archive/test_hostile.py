@@ -9,6 +9,8 @@ import random
 import resource
 import subprocess
 import sys
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,6 +20,7 @@ from planner.archive import Archive, inspect, list_runs
 
 from .logs import archived, by_name, csv_log, write
 
+NOBODY = 65534
 NOISE = random.Random(7).randbytes(200_000)
 CSV = "step,loss\n" + "".join(f"{i},{5 - i / 100:.2f}\n" for i in range(200))
 STEPS = "".join(f'{{"step": {i}, "loss": {5 - i / 100}}}\n' for i in range(100))
@@ -165,12 +168,31 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
     assert list(by_name(archive)) == ["good"]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every file")
-def test_unreadable_files_and_folders(tmp_path: Path) -> None:
-    csv_log(tmp_path / "logs" / "good.csv")
-    csv_log(tmp_path / "logs" / "secret.csv", seed=1).chmod(0)
-    (tmp_path / "logs" / "closed").mkdir(mode=0)
-    archive, report = archived(tmp_path, tmp_path / "logs")
+@pytest.fixture
+def unprivileged() -> Iterator[Path]:
+    """A folder of our own, and no rights beyond it: root, who reads every file, becomes nobody."""
+    with tempfile.TemporaryDirectory() as first, tempfile.TemporaryDirectory() as folder:
+        # what is imported on demand may lie where nobody may look
+        archived(Path(first), csv_log(Path(first) / "logs" / "any.csv"))
+        path = Path(folder)
+        if os.geteuid() != 0:
+            yield path
+            return
+        os.chown(path, NOBODY, NOBODY)
+        os.seteuid(NOBODY)
+        try:
+            yield path
+        finally:
+            os.seteuid(0)
+
+
+def test_unreadable_files_and_folders(unprivileged: Path) -> None:
+    logs = unprivileged / "logs"
+    csv_log(logs / "good.csv")
+    csv_log(logs / "secret.csv", seed=1).chmod(0)
+    (logs / "closed").mkdir(mode=0)
+    archive, report = archived(unprivileged, logs)
+    (logs / "closed").chmod(0o700)
     assert report.failed == [
         ("logs/closed", "cannot be read: Permission denied"),
         ("logs/secret.csv", "cannot be read: Permission denied"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import gzip
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -48,10 +49,10 @@ def test_without_fsspec_one_sentence_names_the_extra(
 ) -> None:
     plain = builtins.__import__
 
-    def without(name: str, *rest: object, **more: object) -> object:
+    def without(name: str, *rest: Any, **more: Any) -> Any:
         if name == "fsspec":
             raise ImportError(name)
-        return plain(name, *rest, **more)  # type: ignore[arg-type]
+        return plain(name, *rest, **more)
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(MissingExtraError, match=r"collapse-planner\[remote\]"):

@@ -83,18 +83,14 @@ class ModelZoo:
                     "modelzoo/params.yaml.j2", {**shared, "seed": seed}
                 )
                 jobs.append(
-                    Job(
-                        run=run.name,
-                        folder=folder,
-                        seed=seed,
-                        steps=run.steps,
+                    context.job(
+                        run,
+                        seed,
                         config=config,
-                        output=f"{folder}/seed{seed}",
                         finished=f"checkpoint_{run.steps}.mdl",
                         commands=_COMMANDS,
                         program="cszoo",
                         from_environment=environment,
-                        cost=(float(run.params.total), float(run.tokens), float(seed)),
                     )
                 )
         files["README.md"] = context.engine.render(
