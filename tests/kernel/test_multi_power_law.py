@@ -298,7 +298,7 @@ def test_bootstrap_intervals_cover_the_truth(data_dir: Path) -> None:
         low, _, high = found.percentiles()
         covered.append((low <= truth) & (truth <= high))
     # Of 168 intervals of 90 %; those of one data set hang together.
-    assert 0.83 <= np.mean(covered) <= 0.96, np.mean(covered, axis=0)
+    assert 0.85 <= np.mean(covered) <= 0.95, np.mean(covered, axis=0)
 
 
 def test_unusable_points_and_too_few() -> None:
