@@ -273,7 +273,7 @@ def cases_of(wide: bool, quick: bool) -> list[Case]:
     compiled = numba_huber(part, u, known)
     if compiled is not None:
         add(task, "numba, the same algorithm", compiled, several, reference, 2.5, 1e-8)
-    add(task, "numpy, the same algorithm", lambda: numpy_newton(few, u), len(few), reference)
+    add(task, "numpy, the same algorithm", lambda: numpy_newton(few, u), len(few), reference, 400)
     add(task, "numpy, reweighted", lambda: numpy_reweighted(few, u), len(few), reference, 400)
     optimize = peers.get("scipy.optimize")
     if optimize is not None:
