@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,8 @@ from planner.archive.survey import unexpected
 from planner.archive.unite import Part, unite
 
 if TYPE_CHECKING:
-    from planner.archive.record import LoggedRun
+    from planner.archive.ahead import Ahead
+    from planner.archive.record import LoggedRun, Values
     from planner.archive.survey import Surveyed
 
 _MAX_SERIES = 20_000
@@ -85,15 +87,22 @@ def unit_id(key: str, extra: str = "") -> str:
     return digest[:2] + other[2:]
 
 
-def assemble(group: Group) -> Assembled:
-    """Read the files of a group; what cannot be read is said, not raised."""
+def assemble(group: Group, ahead: Ahead | None = None) -> Assembled:
+    """Read the files of a group; what cannot be read is said, not raised.
+
+    Args:
+        group: The files.
+        ahead: What of them, and of other groups, is read together; each is read by itself if None.
+    """
     result = Assembled()
     by_label: dict[str, list[tuple[Surveyed, LoggedRun]]] = {}
     for item in group.files:
         name = printable(item.source.name)
         try:
-            reader = reader_named(item.reader)
-            logged = reader.read(Log(item.source.fresh(), dict(item.applied.fields)))
+            logged = ahead.take(item) if ahead is not None else None
+            if logged is None:
+                reader = reader_named(item.reader)
+                logged = reader.read(Log(item.source.fresh(), dict(item.applied.fields)))
             if not any(
                 len(table.steps) and table.columns for run in logged for table in run.tables
             ):
@@ -238,7 +247,6 @@ def _metadata(logged: list[tuple[Surveyed, LoggedRun]], series: dict[str, Series
 
 def _series_row(name: str, kept: Part) -> dict[str, Any]:
     series = kept.series
-    finite = np.flatnonzero(np.isfinite(series.values))
     return {
         "name": name,
         "logged_as": printable(kept.logged_as),
@@ -250,11 +258,18 @@ def _series_row(name: str, kept: Part) -> dict[str, Any]:
         "superseded": series.superseded,
         "first_step": int(series.steps[0]),
         "last_step": int(series.steps[-1]),
-        "first": float(series.values[finite[0]]) if len(finite) else None,
-        "last": float(series.values[finite[-1]]) if len(finite) else None,
+        "first": _first_finite(series.values),
+        "last": _first_finite(series.values[::-1]),
         "decimals": series.decimals,
         "window": series.window,
     }
+
+
+def _first_finite(values: Values) -> float | None:
+    if math.isfinite(values[0]):
+        return float(values[0])
+    finite = np.flatnonzero(np.isfinite(values))
+    return float(values[finite[0]]) if len(finite) else None
 
 
 def _joined(series: list[Series]) -> tuple[Any, Any, Any, Any]:

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 _JITTER_ROWS = 4
 _DECIMALS = 8
-_FEW = 4
-_SAMPLE = 1000
+_FEW = 2
+_SAMPLE = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,9 +216,12 @@ def decimals(values: Values) -> int | None:
     Args:
         values: Finite numbers.
     """
-    few = values[:: max(1, len(values) // _FEW)][:_FEW].tolist()
-    least = max(map(_digits, few), default=_DECIMALS + 1)
-    if least > _DECIMALS:
+    least = 0
+    for value in values[len(values) // (_FEW + 1) :: max(1, len(values) // _FEW)].tolist():
+        least = max(least, _digits(value))
+        if least > _DECIMALS:
+            return None
+    if not len(values):
         return None
     sample = values[:: max(1, len(values) // _SAMPLE)][:_SAMPLE]
     nearly = 1e-15 * np.abs(sample)

@@ -36,7 +36,6 @@ BUCKETS = 64
 _MARK = "archive.json"
 _PARTS = ("points", "runs")  # in the order in which they are moved into place
 _CHUNK = 1 << 20  # points of a row group; a run is never split
-_COLUMNS = ("run", "series", "step", "tokens", "value", "segment")
 _PLANS = "plans"
 _WORK = ".work"
 
@@ -518,14 +517,13 @@ class _Points:
         self._writer = pq.ParquetWriter(
             self._path,
             points_schema(),
-            # values are mostly noise: there zstd gains little for its time
-            compression={name: "lz4" if name == "value" else "zstd" for name in _COLUMNS},
+            # zstd gains little for its time: values are noise, the others nearly nothing
+            compression="lz4",
             use_dictionary=["run", "series"],
             column_encoding={
                 "step": "DELTA_BINARY_PACKED",
                 "tokens": "DELTA_BINARY_PACKED",
                 "value": "BYTE_STREAM_SPLIT",
-                "segment": "DELTA_BINARY_PACKED",
             },
             write_statistics=["step"],  # ids and names are in no order that helps a query
             store_schema=False,

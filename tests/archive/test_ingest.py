@@ -105,7 +105,7 @@ def test_the_order_of_ingests_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("planner.archive.intake.SMALL_BYTES", 0)
+    monkeypatch.setattr("planner.archive.front.SMALL_BYTES", 0)
     for i in range(10):
         csv_log(tmp_path / "logs" / f"run{i}.csv", seed=i)
     ingest([tmp_path / "logs"], tmp_path / "one")
