@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from planner.archive.intake import inspect as inspect
     from planner.archive.listing import list_runs as list_runs
     from planner.archive.mapping import read_mapping as read_mapping
+    from planner.archive.policies import Policy as Policy
+    from planner.archive.policies import read_policy as read_policy
     from planner.archive.readers.protocol import Log as Log
     from planner.archive.readers.protocol import Reader as Reader
     from planner.archive.record import Column as Column
@@ -44,6 +46,7 @@ _EXPORTS = {
     "LoggedRun": "record",
     "Mapping": "rules",
     "MappingError": "errors",
+    "Policy": "policies",
     "Progress": "front",
     "Ragged": "batches",
     "Reader": "readers.protocol",
@@ -54,6 +57,7 @@ _EXPORTS = {
     "inspect": "intake",
     "list_runs": "listing",
     "read_mapping": "mapping",
+    "read_policy": "policies",
 }
 
 __all__ = [*_EXPORTS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from planner.archive.record import LoggedRun, Values
     from planner.archive.survey import Surveyed
 
+_VERSION = 2  # raised when what readers return becomes other runs, so that logs are read again
 _MAX_SERIES = 20_000
 _MAX_NOTES = 50
 
@@ -53,9 +54,9 @@ class Group:
         """Digest of all that decides how the files are read, besides their bytes."""
         parts = [
             (
-                (item.reader, item.version),
+                (item.reader, item.version, _VERSION),
                 (item.applied.facts, item.applied.fields),
-                (item.applied.policy.duplicates, item.applied.policy.restarts),
+                tuple(asdict(item.applied.policy).values()),
                 (item.sidecar.declared, item.sidecar.said, item.sidecar.digest),
             )
             for item in self.files
@@ -154,6 +155,7 @@ def _run(group: Group, label: str, logged: list[tuple[Surveyed, LoggedRun]]) -> 
     starts += [boundary for name in names for boundary in series[name].boundaries]
     rows = [_series_row(n, series[n]) for n in names]
     metric = default_metric(names)
+    final, diverged_step = (None, None) if metric is None else _ending(series[metric].series)
     row: dict[str, Any] = {
         "run": run_id.hexdigest()[:16],
         "name": printable(name),
@@ -164,7 +166,8 @@ def _run(group: Group, label: str, logged: list[tuple[Surveyed, LoggedRun]]) -> 
             (printable(r.resumed_from) for _, r in logged if r.resumed_from), None
         ),
         "metric": metric,
-        "final": next((item["last"] for item in rows if item["name"] == metric), None),
+        "final": final,
+        "diverged_step": diverged_step,
         "points": sum(len(s.steps) for s in first),
         "first_step": min(int(s.steps[0]) for s in first),
         "last_step": max(int(s.steps[-1]) for s in first),
@@ -180,11 +183,9 @@ def _run(group: Group, label: str, logged: list[tuple[Surveyed, LoggedRun]]) -> 
         "readers": sorted({f"{item.reader}/{item.version}" for item, _ in logged}),
         "policy": canonical_json(
             {
-                "duplicates": policy.duplicates,
-                "restarts": policy.restarts,
+                **asdict(policy),
                 "order": "by step",
                 "out_of_order": any(repaired.out_of_order for repaired in done),
-                "nonfinite": "missing",
                 "tokens_fell": sum(repaired.tokens_fell for repaired in done),
             }
         ),
@@ -263,6 +264,15 @@ def _series_row(name: str, kept: Part) -> dict[str, Any]:
         "decimals": series.decimals,
         "window": series.window,
     }
+
+
+def _ending(series: Series) -> tuple[float | None, int | None]:
+    """Return the last value, or else the step from which on no value is finite."""
+    lost = ~np.isfinite(series.values)
+    if not lost[-1]:
+        return float(series.values[-1]), None
+    finite = np.flatnonzero(~lost)
+    return None, int(series.steps[finite[-1] + 1 if len(finite) else 0])
 
 
 def _first_finite(values: Values) -> float | None:

@@ -68,6 +68,7 @@ def ingest(
     archive: str | os.PathLike[str],
     *,
     mapping: Mapping | None = None,
+    policy: dict[str, str] | None = None,
     workers: int = 1,
     progress: Progress | None = None,
 ) -> Report:
@@ -77,6 +78,8 @@ def ingest(
         paths: Files, folders, patterns and URLs.
         archive: The archive's folder.
         mapping: What the logs do not say by themselves.
+        policy: How repairs are made, by name, such as ``{"duplicates": "first"}``; comes before
+            what the mapping says. `planner.archive.Policy` has the names and values.
         workers: How many processes; with more than one, the caller's main module must be
             importable without side effects.
         progress: Called now and then.
@@ -86,6 +89,7 @@ def ingest(
 
     Raises:
         LogError: If a path does not exist.
+        MappingError: If a policy has an unknown name or value.
         ArchiveError: If the archive cannot be opened or written.
     """
     found = discover(paths)
@@ -93,7 +97,7 @@ def ingest(
         pool.start(_load)
         from planner.archive.intake import take_in
 
-        return take_in(found, archive, mapping, pool, progress)
+        return take_in(found, archive, mapping, policy, pool, progress)
 
 
 def _load(_: int) -> None:

@@ -38,14 +38,16 @@ def take_in(
     found: Found,
     archive: str | os.PathLike[str],
     mapping: Mapping | None,
+    policy: dict[str, str] | None,
     pool: Pool,
     progress: Progress | None,
 ) -> Report:
     """Read the files that were found into an archive; `planner.archive.ingest` says how."""
+    rules = (mapping or Mapping()).with_policy(policy)
     target = Archive.create(archive)
     report = Report(files=len(found.sources), failed=list(found.failed))
     tell = progress or _silent
-    surveyed = _survey_all(found.sources, mapping or Mapping(), found.named, pool, tell)
+    surveyed = _survey_all(found.sources, rules, found.named, pool, tell)
     _keep_plans(surveyed, target, report)
     groups = _groups(surveyed, report)
     waiting = _new(groups, target, report)
@@ -74,17 +76,22 @@ class Inspected:
 
 
 def inspect(
-    paths: Sequence[str | os.PathLike[str]], *, mapping: Mapping | None = None
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    mapping: Mapping | None = None,
+    policy: dict[str, str] | None = None,
 ) -> Inspected:
     """Say what would be read, and why not, changing nothing.
 
     Raises:
         LogError: If a path does not exist.
+        MappingError: If a policy has an unknown name or value.
     """
+    rules = (mapping or Mapping()).with_policy(policy)
     found = discover(paths)
     report = Report(failed=list(found.failed))
     with Pool(1) as pool:
-        surveyed = _survey_all(found.sources, mapping or Mapping(), found.named, pool, _silent)
+        surveyed = _survey_all(found.sources, rules, found.named, pool, _silent)
     runs: list[Stored] = []
     for group in _groups(surveyed, report):
         assembled = assemble(group)

@@ -182,7 +182,7 @@ def test_nan_and_infinity_are_missing_and_counted(tmp_path: Path) -> None:
     run = by_name(archive)["n"]
     assert run["series"][0]["nonfinite"] == 2
     assert curve(archive, run["run"], "train/loss") == ([0, 1, 2], [1.5, None, None])
-    assert run["final"] == 1.5
+    assert (run["final"], run["diverged_step"]) == (None, 1)
 
 
 def test_of_duplicate_steps_the_last_counts(tmp_path: Path) -> None:
