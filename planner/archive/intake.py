@@ -17,7 +17,7 @@ from planner.archive.lineage import link_parents
 from planner.archive.names import group_key, printable
 from planner.archive.pool import Pool
 from planner.archive.rules import Mapping
-from planner.archive.sidecar import Beside
+from planner.archive.sidecar import Beside, why_unread
 from planner.archive.store import Archive, bucket_of
 from planner.archive.survey import Surveyed, survey
 from planner.errors import PlannerError
@@ -132,7 +132,19 @@ def _survey_all(
         tell("looking", sum(map(len, done.values())), len(sources))
     for number in sorted(done):
         result.extend(done[number])
-    return result
+    return _unread_told(result)
+
+
+def _unread_told(surveyed: list[Surveyed]) -> list[Surveyed]:
+    """Return what was looked at; a sidecar that describes no log is one that fails."""
+    if not any(item.status == "beside" for item in surveyed):
+        return surveyed
+    logs = {item.source.path for item in surveyed if item.status in ("log", "failed")}
+    told = []
+    for item in surveyed:
+        reason = why_unread(item.source.path, logs) if item.status == "beside" else None
+        told.append(item if reason is None else replace(item, status="failed", reason=reason))
+    return told
 
 
 def _survey_some(job: tuple[list[Source], Mapping, set[str]]) -> list[Surveyed]:
