@@ -12,11 +12,11 @@ import numpy as np
 from planner.archive.errors import LogError
 from planner.archive.metadata import FACTS, Metadata
 from planner.archive.names import canonical_names, default_metric, printable, run_name, unit_of
+from planner.archive.points_file import Stored
 from planner.archive.policies import Repaired, Series, repair
 from planner.archive.readers import reader_named
 from planner.archive.readers.protocol import Log
 from planner.archive.rules import canonical_json
-from planner.archive.store import Stored
 from planner.archive.survey import unexpected
 from planner.archive.unite import Part, unite
 

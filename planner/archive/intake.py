@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from planner.archive.discover import Found
     from planner.archive.front import Progress
+    from planner.archive.points_file import Stored
     from planner.archive.source import Source
-    from planner.archive.store import Stored
 
 _BATCH = 64
 

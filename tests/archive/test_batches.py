@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner.archive import Archive, ArchiveError, Batch, list_runs, store
+from planner.archive import Archive, ArchiveError, Batch, list_runs, points_file
 
 from .logs import archived, csv_log, write
 
@@ -52,7 +52,7 @@ def expected(archive: Archive, run: str, series: str) -> Curve:
 def test_batches_hold_what_points_returns(
     tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_CHUNK", 20)  # several row groups a file
+    monkeypatch.setattr(points_file, "_CHUNK", 20)  # several row groups a file
     archive = make(tmp_path)
     series = ["train/loss", "lr"]
     batches = list(archive.batches(series, points_per_batch=most))

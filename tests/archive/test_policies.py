@@ -14,10 +14,11 @@ from hypothesis.extra import numpy as hnp
 
 from planner.archive import Archive
 from planner.archive.mapping import Repairs
+from planner.archive.points_file import Stored
 from planner.archive.policies import POLICIES, Policy, decimals, repair
 from planner.archive.record import Column, Table
 from planner.archive.schema import runs_schema
-from planner.archive.store import Stored, bucket_of
+from planner.archive.store import bucket_of
 from planner.archive.unite import Part, unite
 
 STEPS = st.lists(st.integers(-5, 40), max_size=60)
@@ -137,7 +138,7 @@ def test_what_is_stored_comes_back(data: Any, tmp_path_factory: pytest.TempPathF
 
 
 def test_large_buckets_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("planner.archive.store._CHUNK", 100)
+    monkeypatch.setattr("planner.archive.points_file._CHUNK", 100)
     archive = Archive.create(tmp_path / "archive")
 
     def stored(i: int) -> Stored:
