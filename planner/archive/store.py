@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.archive.batches import POINTS_PER_BATCH, read_batches
+from planner.archive.branches import ancestors, with_parents
 from planner.archive.errors import ArchiveError
 from planner.archive.points_file import HeldPoints, PointsWriter, Stored
 from planner.archive.schema import SCHEMA, points_schema, runs_schema
@@ -159,6 +160,7 @@ class Archive:
         series: Sequence[str],
         *,
         runs: Collection[str] | None = None,
+        parents: bool = False,
         points_per_batch: int = POINTS_PER_BATCH,
     ) -> Iterator[Batch]:
         """Yield the points of some series of many runs as ragged arrays.
@@ -170,6 +172,8 @@ class Archive:
             series: Names of the series, such as ``["train/loss", "lr"]``. Runs that logged none of
                 them are left out.
             runs: Ids of the runs; all if None.
+            parents: Whether a run that branches off another has, before its own points, those of
+                its parents, as in `history`. Memory then also holds the series of all parents.
             points_per_batch: A batch ends with the run that brings it to so many points.
 
         Raises:
@@ -179,7 +183,20 @@ class Archive:
         if points_per_batch < 1:
             raise ValueError(f"got points_per_batch {points_per_batch}, wanted at least 1")
         chosen = None if runs is None else frozenset(runs)
-        return read_batches(self._point_files(chosen), series, chosen, points_per_batch)
+        found = read_batches(self._point_files(chosen), series, chosen, points_per_batch)
+        if not parents:
+            return found
+        links = self._links()
+        above = ancestors(links, links if chosen is None else chosen)
+        read = read_batches(self._point_files(above), series, above, points_per_batch)
+        return with_parents(found, links, read)
+
+    def _links(self) -> dict[str, tuple[str | None, int | None]]:
+        """Return the parent and the branch step of each run."""
+        listed = self._runs(["parent_run", "branch_step"])
+        names = ("run", "parent_run", "branch_step")
+        columns = [listed.column(name).to_pylist() for name in names]
+        return {run: (parent, step) for run, parent, step in zip(*columns, strict=True)}
 
     def _point_files(self, runs: Collection[str] | None) -> list[Path]:
         """Return the files that hold the points of some runs."""
