@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from planner.archive.mapping import Rule
 
 
+ROW_PATTERN = "row"  # field: pattern of the names in a table of one run a row
+
+
 @dataclass(frozen=True)
 class Applied:
     """What the mapping file says about one file.
@@ -85,6 +88,8 @@ class Mapping:
             if found is not None and found[1]:
                 run = found[1]
             fields |= rule.columns
+            if rule.row:
+                fields[ROW_PATTERN] = rule.row
             facts |= rule.constants.facts()
             policy |= rule.policy.model_dump(exclude_none=True)
         policy |= self._policy

@@ -133,6 +133,7 @@ def test_a_wrong_sidecar_fails_its_log_only(tmp_path: Path) -> None:
         ("  - {match: '*', reader: cvs}", "no reader is called 'cvs'; did you mean 'csv'?"),
         ("  - {match: '*', run: '(['}", "is not a regular expression"),
         ("  - {match: '*', run: 'abc'}", "wanted a regular expression with a group"),
+        ("  - {match: '*', row: '(abc)'}", "wanted a regular expression with named groups"),
         ("  - {constants: {}}", "match: is missing"),
         ("  []", "files"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import runpy
 from pathlib import Path
 from typing import Any
@@ -198,7 +199,14 @@ def test_chinchilla_points(data_dir: Path, tmp_path: Path) -> None:
 def test_overtrain_testbed(data_dir: Path, tmp_path: Path) -> None:
     folder = data_dir / "overtrain_testbed"
     runs = runs_of(folder, tmp_path, MAPPINGS / "overtrain_testbed.yaml")
-    assert len(runs) == 34
+    assert len(runs) == 34 + 435
+    grid = {name: run for name, run in runs.items() if name.startswith("grid/")}
+    values = json.loads((folder / "grid.json").read_text())
+    assert {name.removeprefix("grid/"): run["final"] for name, run in grid.items()} == values
+    assert {(run["lr"], run["weight_decay"]) for run in grid.values()} == {(0.003, 0.033)}
+    for fact in ("batch_tokens", "tokens", "warmup_steps"):
+        assert len({run[fact] for run in grid.values()}) > 1
+    runs = {name: run for name, run in runs.items() if name not in grid}
     sizes = [run["params"] for run in runs.values()]
     assert (round(min(sizes) / 1e6, 1), round(max(sizes) / 1e9, 1)) == (10.6, 6.9)
     assert (min(run["tpp"] for run in runs.values()), max(run["tpp"] for run in runs.values())) == (

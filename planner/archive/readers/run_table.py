@@ -1,7 +1,8 @@
-"""Any CSV table with one run a row: the mapping file says which column is what."""
+"""Any CSV table with one run a row, or JSON object with one a key: a mapping says what is what."""
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,15 +10,23 @@ import numpy as np
 from planner.archive.errors import LogError
 from planner.archive.expressions import evaluate
 from planner.archive.metadata import COUNT_FACTS, FACTS, TEXT_FACTS
-from planner.archive.readers.csv_table import text_rows
+from planner.archive.readers.csv_table import MAX_COLUMNS, text_rows
+from planner.archive.readers.json_document import read_json_document
+from planner.archive.readers.jsonl import flatten
 from planner.archive.readers.wandb import unique_labels
 from planner.archive.record import Column, LoggedRun, Table, Values
+from planner.archive.rules import ROW_PATTERN
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from planner.archive.readers.protocol import Log
 
 _MAX_RUNS = 200_000
+_MAX_CELLS = 4_000_000
+_MAX_NAME = 1000
 _NAME, _STEP = "name", "step"
+_KEY, _VALUE = "key", "value"  # columns of a JSON object
 _NO_STEPS = "the table says no step: its final values stand at step 1"
 # tau and TPP follow from the others; a person who knows better declares them as constants
 _MAPPED = frozenset(FACTS) - {"tau"}
@@ -27,7 +36,9 @@ class RunTableReader:
     """One run a row, with its final values; read only where a mapping file names this reader.
 
     The mapping's ``columns`` say which column, or arithmetic on columns, is ``name``, ``step``, a
-    fact such as ``params``, or a series. Other columns become settings of the runs.
+    fact such as ``params``, or a series; its ``row`` is a pattern that splits the runs' names into
+    more columns. Other columns become settings of the runs. A JSON object is a table with the
+    columns ``key`` and ``value``, or whatever fields its objects have.
     """
 
     name = "run-table"
@@ -39,17 +50,18 @@ class RunTableReader:
 
     def read(self, log: Log) -> list[LoggedRun]:
         """Return a run for each row; raises `LogError`."""
-        rows = text_rows(log)
+        rows = _json_rows(log) if log.is_json else text_rows(log)
         if not rows:
             raise LogError("holds no runs")
         if len(rows) > _MAX_RUNS:
             raise LogError(f"holds {len(rows):,} runs, wanted at most {_MAX_RUNS:,}")
+        _split_names(rows, log.fields)
         cells = _Cells(rows)
         facts = {name: text for name, text in log.fields.items() if name in _MAPPED}
         series = {
             name: text
             for name, text in log.fields.items()
-            if name not in facts and name not in (_NAME, _STEP)
+            if name not in facts and name not in (_NAME, _STEP, ROW_PATTERN)
         }
         if "tau" in series:
             raise LogError("its mapping maps tau, which can only be declared as a constant")
@@ -59,14 +71,46 @@ class RunTableReader:
         values = {text: cells.numbers(text) for text in series.values()}
         steps = _steps(log.fields.get(_STEP), known, cells)
         runs = []
-        for row, label in enumerate(_labels(log.fields.get(_NAME), cells)):
+        named = log.fields.get(_NAME, _KEY if log.is_json else None)
+        for row, label in enumerate(_labels(named, cells)):
             config = {n: found[row] for n, found in known.items() if found[row] is not None}
-            used = {*facts, *log.fields.values()}
+            used = {*facts, *log.fields.values(), named}
             for name, text in rows[row].items():
                 if name not in used and text.strip():
                     config[name] = text
             runs.append(_run(label, config, {t: v[row] for t, v in values.items()}, steps[row]))
         return runs
+
+
+def _json_rows(log: Log) -> list[dict[str, str]]:
+    """Return a row for each key of a JSON object: its number, or the numbers and texts it holds."""
+    document = read_json_document(log)
+    if not isinstance(document, dict):
+        raise LogError("is no JSON object with a key for each run")
+    rows = []
+    for key, value in document.items():
+        cells = dict(flatten(value)) if isinstance(value, dict) else {_VALUE: value}
+        texts = {name: str(cell) for name, cell in cells.items() if cell is not None}
+        rows.append({_KEY: key, **texts})
+    names = dict.fromkeys(name for row in rows for name in row)
+    if len(names) > MAX_COLUMNS or len(names) * len(rows) > _MAX_CELLS:
+        raise LogError(f"holds {len(rows):,} runs of {len(names):,} fields, which is too much")
+    return [{name: row.get(name, "") for name in names} for row in rows]
+
+
+def _split_names(rows: list[dict[str, str]], fields: Mapping[str, str]) -> None:
+    """Add what the mapping's pattern finds in the names of runs as columns."""
+    pattern = fields.get(ROW_PATTERN)
+    if pattern is None:
+        return
+    name = fields.get(_NAME, _KEY)
+    if name not in rows[0]:
+        raise LogError(f"its mapping splits the names in {name!r}, which is no column")
+    compiled = re.compile(pattern)
+    groups = dict.fromkeys(compiled.groupindex, "")
+    for row in rows:
+        found = compiled.fullmatch(row[name][:_MAX_NAME])
+        row.update(groups if found is None else {n: t or "" for n, t in found.groupdict().items()})
 
 
 class _Cells:

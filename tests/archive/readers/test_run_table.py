@@ -142,6 +142,39 @@ def test_whatever_a_table_holds(make_log: MakeLog, text: str) -> None:
             assert len(run.tables[0].steps) == 1
 
 
+def test_a_json_object_is_a_table(make_log: MakeLog) -> None:
+    pattern = r"(?P<size>\w+)-(?P<rate>[\d.]+(e-\d+)?)"
+    text = '{"a-3e-05": 2.5, "b-0.1": NaN, "other": 3, "c-1": null}'
+    fields = {"row": pattern, "lr": "rate", "train/loss": "value"}
+    runs = {run.label: run for run in RunTableReader().read(make_log(text, fields))}
+    assert {label: run.config for label, run in runs.items()} == {
+        "a-3e-05": {"lr": 3e-05, "size": "a"},
+        "b-0.1": {"lr": 0.1, "size": "b"},
+        "other": {},
+        "c-1": {"lr": 1.0, "size": "c"},
+    }
+    assert runs["other"].tables[0].columns["value"].values.tolist() == [3]
+    nested = '{"a": {"N": 5, "x": {"loss": 1.5}}, "b": {"N": 6, "x": {"loss": 2.5}, "note": "y"}}'
+    fields = {"params": "N", "train/loss": "{x/loss}"}
+    first, second = RunTableReader().read(make_log(nested, fields))
+    assert (first.label, first.config, second.config) == (
+        "a",
+        {"params": 5, "x/loss": "1.5"},
+        {"params": 6, "x/loss": "2.5", "note": "y"},
+    )
+    for wrong in ("[1, 2]", "{}", '{"a": '):
+        with pytest.raises(LogError):
+            RunTableReader().read(make_log(wrong, fields))
+
+
+def test_names_of_a_csv_table_are_split(make_log: MakeLog) -> None:
+    fields = {"name": "id", "row": "(?P<size>[0-9]+)M-.*", "params": "size * 1e6", "eval/loss": "l"}
+    first, second = RunTableReader().read(make_log("id,l\n20M-a,1\nb,2\n", fields))
+    assert (first.config, second.config) == ({"params": 20_000_000, "size": "20"}, {})
+    with pytest.raises(LogError, match="splits the names in 'key', which is no column"):
+        RunTableReader().read(make_log("id,l\n1,2\n", {"row": "(?P<a>.)", "eval/loss": "l"}))
+
+
 def test_it_is_never_chosen_by_itself(make_log: MakeLog) -> None:
     assert not RunTableReader().recognizes(make_log(TABLE, FIELDS))
 
