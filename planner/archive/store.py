@@ -178,8 +178,10 @@ class Archive:
 
         Raises:
             ArchiveError: If a file of the archive is damaged.
-            ValueError: If ``points_per_batch`` is not positive.
+            ValueError: If ``points_per_batch`` is not positive, or ``series`` is one name.
         """
+        if isinstance(series, str):
+            raise ValueError(f"got the name {series!r}, wanted a list of names")
         if points_per_batch < 1:
             raise ValueError(f"got points_per_batch {points_per_batch}, wanted at least 1")
         chosen = None if runs is None else frozenset(runs)

@@ -111,8 +111,11 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
 
 def print_runs_json(lines: Iterable[str]) -> None:
     """Print runs, each a JSON object already, as one JSON document: a run a line."""
-    sys.stdout.write('{"schema": "planner.runs/1", "runs": [\n')
-    sys.stdout.write(",\n".join(lines))
+    sys.stdout.write('{"schema": "planner.runs/1", "runs": [')
+    between = "\n"
+    for line in lines:
+        sys.stdout.write(between + line)
+        between = ",\n"
     sys.stdout.write("\n]}\n")
 
 

@@ -95,6 +95,8 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     archive = make(tmp_path)
     with pytest.raises(ValueError, match="wanted at least 1"):
         archive.batches(["lr"], points_per_batch=0)
+    with pytest.raises(ValueError, match="wanted a list of names"):
+        archive.batches("lr")
     file = next((archive.path / "points").iterdir())
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ArchiveError, match="is damaged"):
