@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _CI = os.environ.get("CI", "") not in ("", "0", "false")
 
+# What `make test-trainers` installs.
+TRAINERS = ("transformers",)
+
 RunPlanner = Callable[..., "subprocess.CompletedProcess[str]"]
 
 # Machines are shared: how long an example takes says nothing about the code. In CI the examples are
@@ -56,6 +59,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         reasons["modelzoo"] = (
             "PLANNER_MODELZOO_SRC does not name the src folder of a ModelZoo checkout"
         )
+    if not _flag("PLANNER_REQUIRE_TRAINERS"):
+        missing = [name for name in TRAINERS if importlib.util.find_spec(name) is None]
+        if missing:
+            reasons["trainers"] = f"{', '.join(missing)}: not installed (make test-trainers)"
     for item in items:
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):

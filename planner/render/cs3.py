@@ -5,15 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from planner.render.check import check_scripts
-from planner.render.scripts import ScriptOptions, render_scripts
-from planner.render.target import Context, Job, Output, Slot
+from planner.render.scripts import ScriptOptions, bash_words, render_scripts
+from planner.render.target import Context, Job, Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from planner.render.check import Check
-
-_WORDS = {Slot.CONFIG: '"$config"', Slot.OUTPUT: '"$output"'}
 
 
 class Cs3Options(ScriptOptions):
@@ -38,7 +36,7 @@ class Cs3:
             return {
                 "run_digest": context.plan.run(first.run).digest,
                 "first": first,
-                "words": {mode: _words(command) for mode, command in first.commands.items()},
+                "words": {mode: bash_words(command[1:]) for mode, command in first.commands.items()},
             }
 
         return render_scripts(context, output, "cs3", {"root": options.runs_dir}, of_run)
@@ -46,12 +44,3 @@ class Cs3:
     def check(self, files: Mapping[str, str]) -> Sequence[Check]:
         """Return what bash and, if installed, shellcheck say about the scripts."""
         return check_scripts(files)
-
-
-def _words(command: Sequence[str | Slot]) -> str:
-    """Return the words after the program as bash; those of the launcher are its variables."""
-    from planner.render.escape import raw, to_shell
-
-    return raw(
-        " ".join(_WORDS[word] if isinstance(word, Slot) else to_shell(word) for word in command[1:])
-    )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
 from planner.render.check import check_scripts
-from planner.render.scripts import ScriptOptions, render_scripts
-from planner.render.target import Context, Output
+from planner.render.scripts import ScriptOptions, bash_words, render_scripts
+from planner.render.target import Context, Job, Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -37,7 +37,16 @@ class Local:
             TemplateError: If a template fails.
         """
         common = {"root": options.runs_dir, "processes": options.processes}
-        return render_scripts(context, output, "local", common)
+
+        def of_run(jobs: Sequence[Job]) -> dict[str, Any]:
+            first = jobs[0]
+            return {
+                "program": first.program,
+                "alone": bash_words(first.commands["fit"]),
+                "together": bash_words(first.torchrun),
+            }
+
+        return render_scripts(context, output, "local", common, of_run)
 
     def check(self, files: Mapping[str, str]) -> Sequence[Check]:
         """Return what bash and, if installed, shellcheck say about the scripts."""

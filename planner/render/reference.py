@@ -43,6 +43,9 @@ CONTRACT = Contract(
 )
 
 
+_TRAIN = ("train", Slot.CONFIG, "-o", Slot.OUTPUT)
+
+
 class ReferenceOptions(BaseModel):
     """Options of the trainer ``torch``."""
 
@@ -116,8 +119,9 @@ class Reference:
                         seed,
                         config=config,
                         finished=f"checkpoints/step-{run.steps:08d}.pt",
-                        commands={"fit": ("planner", "train", Slot.CONFIG, "-o", Slot.OUTPUT)},
+                        commands={"fit": ("planner", *_TRAIN)},
                         program="planner",
+                        torchrun=("-m", "planner.cli.main", *_TRAIN),
                     )
                 )
         files["README.md"] = context.engine.render(
