@@ -17,7 +17,7 @@ ROOT = Path(__file__).resolve().parents[1]
 _CI = os.environ.get("CI", "") not in ("", "0", "false")
 
 # What `make test-trainers` installs.
-TRAINERS = ("transformers",)
+TRAINERS = ("transformers", "olmo_core")
 
 RunPlanner = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -63,6 +63,7 @@ def make_group(
     *patterns: str,
     native: float = 1.0,
     extra: float = 1.0,
+    start_at: float | None = None,
 ) -> Group:
     """Return a group of weights, with what the target's forward pass does not multiply folded in.
 
@@ -74,6 +75,7 @@ def make_group(
         native: What the target's forward pass multiplies these weights by.
         extra: What the plan multiplies these weights by beyond the row's forward multiplier: the
             branch's multiplier for a bias, attention's for the query weights.
+        start_at: What a norm's parameters start at; its weights are told from its biases by this.
 
     Raises:
         CannotExpressError: If the plan has no such row, or no std for random weights.
@@ -87,7 +89,8 @@ def make_group(
         values.init_std, values.lr, values.weight_decay, values.eps, native, values.folded
     )
     if tensor_class in ("norm", "final_norm"):
-        return Group(name, tensor_class, patterns, folded, "constant", values.folded)
+        start_at = values.folded if start_at is None else start_at
+        return Group(name, tensor_class, patterns, folded, "constant", start_at)
     if tensor_class == "bias":
         return Group(name, tensor_class, patterns, folded, "constant", 0.0)
     if values.init_std is None:

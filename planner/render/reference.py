@@ -11,7 +11,7 @@ from planner.plan.runfile import RunFile, dump_run_file, load_run_file
 from planner.render.check import Check
 from planner.render.contract import Capability, Contract
 from planner.render.errors import CannotExpressError
-from planner.render.target import Context, Job, Output, Slot
+from planner.render.target import TORCHRUN_LAUNCHERS, Context, Job, Output, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,7 +80,7 @@ class Reference:
     """Renders ``RUN/run-seedK.json`` for each run and seed."""
 
     name = "torch"
-    launchers = ("local",)
+    launchers = TORCHRUN_LAUNCHERS
     options = ReferenceOptions
     contract = CONTRACT
 

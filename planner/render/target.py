@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _TRAINERS = {
     "hf-granite": "planner.render.hf_granite.trainer:Granite",
     "modelzoo": "planner.render.modelzoo.trainer:ModelZoo",
+    "olmo-core": "planner.render.olmo_core.trainer:OlmoCore",
     "torch": "planner.render.reference:Reference",
 }
 _LAUNCHERS = {

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import os
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +36,10 @@ class Part:
         weight: The parameter.
         reference: Name of the reference model's parameter; None if it has none.
         rows: Which rows of that parameter it is.
-        native: What the built model multiplies it by, the attention product's scale included for
-            query weights and the branch's multiplier for biases.
-        owner: Class of the weights that a bias is added to.
-        query: Whether these are query weights, which attention's scale can be folded into.
+        native: What the built model multiplies it by; for a bias, also the product it is added to.
         group: The optimizer's group.
+        owner: Class of the weights that a bias is added to.
+        attention: What the built model multiplies q.k by, for what makes up q.
     """
 
     name: str
@@ -71,7 +73,6 @@ class Built:
         parts: Its parameters.
         betas: Of the optimizer.
         factor: Share of the peak learning rate that update number i uses.
-        embedding: What token embeddings are multiplied by.
         logits: What logits are multiplied by.
         eps: ``exact`` if every class can have its own epsilon.
     """
@@ -80,15 +81,12 @@ class Built:
     parts: tuple[Part, ...]
     betas: tuple[float, float]
     factor: Callable[[int], float]
-    embedding: float
     logits: float
     eps: str = "exact"
 
 
 def counted_run(rule: Parametrization, **changes: Any) -> Run:
     """Return a run whose parameter count is that of the reference model."""
-    from dataclasses import replace
-
     from planner.train.model import Transformer
 
     run = make_run(rule, **changes)
@@ -111,6 +109,25 @@ def script_of(folder: Path) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def start(
+    folder: Path, seed: int, output: Path, *, processes: int = 1, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a rendered script in a process of its own, by torchrun if there are several."""
+    command = [sys.executable, "-P"]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    config = folder / f"config-seed{seed}.yaml"
+    return subprocess.run(
+        [*command, str(folder / "train.py"), str(config), "--output", str(output)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        cwd=output.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def groups_by_parameter(optimizer: Any) -> dict[int, dict[str, Any]]:
@@ -185,7 +202,6 @@ def hf_granite(run: Run, bundle: Path, seed: int = 0) -> Built:
         tuple(parts()),
         tuple(optimizer.defaults["betas"]),
         schedule.lr_lambdas[0],
-        inner.embedding_multiplier,
         1 / model.config.logits_scaling,
     )
 
@@ -220,14 +236,85 @@ def torch_reference(run: Run, bundle: Path, seed: int = 0) -> Built:
         tuple(found),
         tuple(optimizer.defaults["betas"]),
         lambda update: rate_factor(job.run, update),
-        model.embedding.multiplier,
         model.logit_multiplier,
+    )
+
+
+def olmo_core(run: Run, bundle: Path, seed: int = 0) -> Built:
+    """Build with OLMo-core's transformer, train module and AdamW."""
+    import torch
+
+    folder = bundle / run.name
+    script = script_of(folder)
+    config = script.read_config(folder / f"config-seed{seed}.yaml")
+    micro, _ = script.split_batch(config["batch"], 1)
+    module = script.make_train_module(config, micro, device=torch.device("cpu"))
+    model, shape = module.model, run.model
+    blocks = list(model.blocks.values())
+    (attention,) = {block.attention.backend.scale for block in blocks}
+    attention = attention or 1 / math.sqrt(blocks[0].attention.head_dim)
+    (first,) = {block.attention_residual_stream.alpha for block in blocks}
+    (second,) = {block.feed_forward_residual_stream.alpha for block in blocks}
+    embedding = 1.0 if model.embed_scale is None else model.embed_scale
+    groups = groups_by_parameter(module.optim)
+    kv, width = shape.n_kv_heads * shape.head_dim, shape.n_heads * shape.head_dim
+    every = slice(None)
+    places = {
+        "attention.w_q": ("attn_qkv", "attention.qkv", slice(0, width), 1.0),
+        "attention.w_k": ("attn_qkv", "attention.qkv", slice(width, width + kv), 1.0),
+        "attention.w_v": ("attn_qkv", "attention.qkv", slice(width + kv, width + 2 * kv), 1.0),
+        "attention.w_out": ("attn_out", "attention.out", every, first),
+        "feed_forward.w1": ("ffn_in", "ffn.inner", slice(0, shape.d_ffn), 1.0),
+        "feed_forward.w3": ("ffn_in", "ffn.inner", slice(shape.d_ffn, 2 * shape.d_ffn), 1.0),
+        "feed_forward.w2": ("ffn_out", "ffn.out", every, second),
+        "attention_norm": ("norm", "attention_norm", every, 1.0),
+        "feed_forward_norm": ("norm", "ffn_norm", every, 1.0),
+    }
+    top = {
+        "embeddings.weight": ("embedding", "embedding.weight", embedding),
+        "lm_head.norm.weight": ("final_norm", "norm.weight", 1.0),
+        "lm_head.norm.bias": ("final_norm", "norm.bias", 1.0),
+        "lm_head.w_out.weight": ("unembedding", "unembedding.weight", 1.0),
+    }
+
+    def parts() -> Iterator[Part]:
+        for name, weight in model.named_parameters():
+            group = groups[id(weight)]
+            if name in top:
+                tensor_class, reference, native = top[name]
+                yield Part(name, tensor_class, weight, reference, every, native, group)
+                continue
+            match = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)
+            assert match is not None, name
+            owner, place, rows, native = places[match[2]]
+            bias = match[3] == "bias" and owner != "norm"
+            yield Part(
+                name,
+                "bias" if bias else owner,
+                weight,
+                f"blocks.{match[1]}.{place}.{match[3]}",
+                rows,
+                native,
+                group,
+                owner=owner if bias else None,
+                attention=attention if match[2] == "attention.w_q" else None,
+            )
+
+    betas = {tuple(group["betas"]) for group in module.optim.param_groups}
+    assert len(betas) == 1
+    return Built(
+        model,
+        tuple(parts()),
+        betas.pop(),
+        lambda update: module.scheduler.get_lr(1.0, update + 1, run.steps),
+        1.0,
     )
 
 
 BUILDERS: dict[str, Callable[..., Built]] = {
     "torch": torch_reference,
     "hf-granite": hf_granite,
+    "olmo-core": olmo_core,
 }
 
 
@@ -266,10 +353,10 @@ def compare_with_table(run: Run, built: Built) -> dict[str, float]:
     assert len({id(part.weight) for part in built.parts}) == len(built.parts)
     assert len(built.parts) == len(list(built.model.parameters()))
     assert built.betas == run.optimizer.betas
-    assert math.isclose(built.logits, run.tensor("unembedding").forward_multiplier, **close) or (
-        # The head's multiplier is in the head's weights, and was undone above.
-        not run.model.tied_embeddings and built.logits == 1.0
-    )
+    if run.model.tied_embeddings:
+        (table,) = [part for part in built.parts if part.tensor_class == "embedding"]
+        head = run.tensor("unembedding").forward_multiplier
+        assert math.isclose(built.logits * table.factor(run), head, **close)
     ratios = {}
     for name, (total, count) in squares.items():
         std = run.tensor(name).init_std

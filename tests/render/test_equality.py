@@ -36,9 +36,14 @@ GROUPED = {**LLAMA, "n_kv_heads": 2}
 ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
     "torch": {"llama": LLAMA, "biased": {**GROUPED, "biases": True, "tied": True}},
     "hf-granite": {"llama": LLAMA, "biased": {**GROUPED, "biases": True, "tied": True}},
+    "olmo-core": {
+        "llama": LLAMA,
+        "biased": {**GROUPED, "biases": True, "tied": True},
+        "layernorm": {**LLAMA, "norm": "layernorm", "biases": True, "position": "none"},
+    },
 }
-EPS = {"torch": (1e-8, "exact"), "hf-granite": (1e-8, "exact")}
-PACKAGES = {"torch": "torch", "hf-granite": "transformers"}
+EPS = dict.fromkeys(ARCHITECTURES, (1e-8, "exact"))
+PACKAGES = {"torch": "torch", "hf-granite": "transformers", "olmo-core": "olmo_core"}
 
 
 def cases() -> list[Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 from dataclasses import replace
@@ -14,7 +12,7 @@ import pytest
 
 from planner.plan import Run
 
-from .built import BUILDERS, copy_to_reference, counted_run, script_of, write
+from .built import BUILDERS, copy_to_reference, counted_run, start, write
 from .plans import parametrization
 from .test_equality import ARCHITECTURES, EPS
 
@@ -83,6 +81,7 @@ def gap(left: list[float], right: list[float]) -> float:
 
 TRAINED = {
     "hf-granite": "transformers",
+    "olmo-core": "olmo_core",
 }
 
 
@@ -123,11 +122,8 @@ def test_thirty_steps_are_those_of_the_reference(
     reference = copy_to_reference(run, built)
     control = copy_to_reference(run, built)
 
-    folder = bundle / run.name
-    config = str(folder / "config-seed3.yaml")
-    with contextlib.redirect_stdout(io.StringIO()):
-        status = script_of(folder).main([config, "--output", str(tmp_path / "out")])
-    assert status == 0
+    done = start(bundle / run.name, 3, tmp_path / "out")
+    assert done.returncode == 0, done.stderr[-3000:]
     lines = [json.loads(line) for line in (tmp_path / "out" / "log.jsonl").read_text().splitlines()]
     steps = [line for line in lines if "step" in line]
     assert [line["step"] for line in steps] == list(range(1, STEPS + 1))

@@ -9,7 +9,7 @@ from planner.render.hf_granite.contract import CONTRACT
 from planner.render.hf_granite.lower import lower
 from planner.render.hf_granite.options import GraniteOptions
 from planner.render.script import check_script, compare_groups, render_script
-from planner.render.target import Context, Output
+from planner.render.target import TORCHRUN_LAUNCHERS, Context, Output
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ class Granite:
     """Renders ``RUN/train.py`` and ``RUN/config-seedK.yaml``."""
 
     name = "hf-granite"
-    launchers = ("local",)
+    launchers = TORCHRUN_LAUNCHERS
     options = GraniteOptions
     contract = CONTRACT
 
