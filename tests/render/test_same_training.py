@@ -21,22 +21,6 @@ pytestmark = [pytest.mark.trainers, pytest.mark.filterwarnings("ignore")]
 STEPS = 30
 
 
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data folder with something to learn, as `planner prepare` makes them."""
-    import numpy as np
-
-    folder: Path = tmp_path_factory.mktemp("data")
-    rng = np.random.default_rng(0)
-    tokens = (np.cumsum(rng.integers(0, 3, 20_000)) % 97).astype("<u2")
-    tokens.tofile(folder / "tokens.bin")
-    about = {"schema": "planner.data/1", "dtype": "uint16", "vocab_size": 97, "train": 19_000}
-    about |= {"validation": 1_000, "tokenizer": "byte", "separator": 0, "documents": 1}
-    about |= {"source": "letters", "licence": None, "digest": "sha256:0"}
-    (folder / "data.json").write_text(json.dumps(about))
-    return folder
-
-
 def reference_losses(run: Run, model: Any, data: Path, seed: int) -> list[float]:
     """Train the reference model, float32, with explicit multipliers and the plan's rates."""
     import torch
