@@ -36,7 +36,9 @@ class Cs3:
             return {
                 "run_digest": context.plan.run(first.run).digest,
                 "first": first,
-                "words": {mode: bash_words(command[1:]) for mode, command in first.commands.items()},
+                "words": {
+                    mode: bash_words(command[1:]) for mode, command in first.commands.items()
+                },
             }
 
         return render_scripts(context, output, "cs3", {"root": options.runs_dir}, of_run)

@@ -158,6 +158,7 @@ def clipping_warning(run: Run, groups: Sequence[Group]) -> str | None:
         return None
     factors = ", ".join(f"{group.name} {1.0 / group.values.folded:.4g}" for group in folded)
     return (
-        f"run {run.name} clips gradients at global norm {clip:g}, and that norm sees the multipliers "
-        f"folded into weights: gradients are larger than with native multipliers by {factors}"
+        f"run {run.name} clips gradients at global norm {clip:g}, and that norm sees the "
+        "multipliers folded into weights: gradients are larger than with native multipliers by "
+        f"{factors}"
     )

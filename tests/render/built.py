@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from planner.plan import Plan, Run, sealed
-from planner.plan.model import Params, Parametrization
+from planner.plan.model import Parametrization, Params
 from planner.render import render_plan
 
 from .plans import make_plan, make_run
@@ -374,7 +374,7 @@ def copy_to_reference(run: Run, built: Built) -> Any:
 
     reference = Transformer(run, 0)
     tensors = {name: parameter for name, _, parameter in reference.tensors()}
-    filled = {name: 0 for name in tensors}
+    filled = dict.fromkeys(tensors, 0)
     with torch.no_grad():
         for part in built.parts:
             target = tensors[part.reference][part.rows]

@@ -71,7 +71,9 @@ def _check_shape(run: Run) -> None:
     shape = run.model
 
     def refuse(field: str, reason: str) -> None:
-        raise CannotExpressError(f"hf-granite cannot run this: {reason}", field=f"{run.name}.{field}")
+        raise CannotExpressError(
+            f"hf-granite cannot run this: {reason}", field=f"{run.name}.{field}"
+        )
 
     if shape.experts is not None:
         refuse("model.experts", "Granite is dense; GraniteMoe is another model")
@@ -111,16 +113,15 @@ def _groups(run: Run, residual: float) -> tuple[Group, ...]:
     else:
         groups.append(make_group(run, "unembedding", "unembedding", "lm_head.weight", native=head))
     if shape.biases:
-        for name, owner, native, *patterns in (
-            ("attn_qkv_bias", "attn_qkv", 1.0, f"{attention}.[qkv]_proj.bias"),
-            ("attn_out_bias", "attn_out", residual, f"{attention}.o_proj.bias"),
-            ("ffn_in_bias", "ffn_in", 1.0, *(f"{name}.bias" for name in into)),
-            ("ffn_out_bias", "ffn_out", residual, f"{mlp}.down_proj.bias"),
-        ):
-            branch = row_of(run, str(owner)).forward_multiplier
-            groups.append(
-                make_group(
-                    run, str(name), "bias", *map(str, patterns), native=float(native), extra=branch
-                )
-            )
+
+        def bias(owner: str, *patterns: str, native: float = 1.0) -> Group:
+            branch = row_of(run, owner).forward_multiplier
+            return make_group(run, f"{owner}_bias", "bias", *patterns, native=native, extra=branch)
+
+        groups += [
+            bias("attn_qkv", f"{attention}.[qkv]_proj.bias"),
+            bias("attn_out", f"{attention}.o_proj.bias", native=residual),
+            bias("ffn_in", *(f"{name}.bias" for name in into)),
+            bias("ffn_out", f"{mlp}.down_proj.bias", native=residual),
+        ]
     return tuple(groups)

@@ -8,7 +8,8 @@ from planner.render.groups import row_of
 from planner.render.hf_granite.contract import CONTRACT
 from planner.render.hf_granite.lower import lower
 from planner.render.hf_granite.options import GraniteOptions
-from planner.render.script import check_script, compare_groups, render_script
+from planner.render.script import render_script
+from planner.render.script_check import check_script, compare_groups
 from planner.render.target import TORCHRUN_LAUNCHERS, Context, Output
 
 if TYPE_CHECKING:

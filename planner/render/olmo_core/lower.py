@@ -59,7 +59,9 @@ def _check_shape(run: Run) -> None:
     shape = run.model
 
     def refuse(field: str, reason: str) -> None:
-        raise CannotExpressError(f"olmo-core cannot run this: {reason}", field=f"{run.name}.{field}")
+        raise CannotExpressError(
+            f"olmo-core cannot run this: {reason}", field=f"{run.name}.{field}"
+        )
 
     if shape.experts is not None:
         refuse("model.experts", "the plan does not state routing and balancing as it needs them")
@@ -86,9 +88,7 @@ def _groups(run: Run, model: dict[str, Any]) -> tuple[Group, ...]:
     attention, ffn = "blocks.*.attention", "blocks.*.feed_forward"
     alphas = (model["attention_residual_alpha"], model["feed_forward_residual_alpha"])
     groups = [
-        make_group(
-            run, "embedding", "embedding", "embeddings.weight", native=model["embed_scale"]
-        ),
+        make_group(run, "embedding", "embedding", "embeddings.weight", native=model["embed_scale"]),
         make_group(run, "attn_q", "attn_qkv", f"{attention}.w_q.weight", extra=scale),
         make_group(run, "attn_kv", "attn_qkv", f"{attention}.w_[kv].weight"),
         make_group(run, "attn_out", "attn_out", f"{attention}.w_out.weight", native=alphas[0]),

@@ -10,12 +10,8 @@ from pydantic import Field
 from planner.render.groups import row_of
 from planner.render.olmo_core.contract import CONTRACT
 from planner.render.olmo_core.lower import lower
-from planner.render.script import (
-    ScriptTrainerOptions,
-    check_script,
-    compare_groups,
-    render_script,
-)
+from planner.render.script import ScriptTrainerOptions, render_script
+from planner.render.script_check import check_script, compare_groups
 from planner.render.target import TORCHRUN_LAUNCHERS, Context, Output
 
 if TYPE_CHECKING:
