@@ -200,7 +200,7 @@ REFUSED = {
         ("compile_model:", "compile_modell:", "compile_modell"),
         ("save_interval:", "save_intervall:", "save_intervall"),
         ("attention_residual_alpha:", "attention_residual_alfa:", "alfa"),
-        ('activation: "silu"', 'activation: "relu"', "relu"),
+        ('activation: "silu"', 'activation: "relu"', "relu' is not a valid"),
         ("attention.w_out", "attention.w_o", "w_out"),
         ("data:\n", "dada:\n", "dada"),
     ],
