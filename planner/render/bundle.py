@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from planner.plan.model import Plan
 
 PLAN_FILE = "plan.json"
+README = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ def render(
 
     files = {PLAN_FILE: dump_plan(plan), **output.files}
     for path, text in found.launcher.render(context, output, launcher_options).items():
-        if path in files:
+        if path == README:
+            text = files.get(README, "") + text
+        elif path in files:
             raise CannotExpressError(f"both trainer and launcher want to write {path!r}")
         files[path] = text
     return Rendered(found.name, dict(sorted(files.items())), output.jobs, output.warnings)
