@@ -136,18 +136,18 @@ def render_plan(
     """
     rendered = render(plan, target, options, templates=templates)
     folder = Path(out_dir)
-    written = write_bundle(
-        folder,
-        rendered.files,
-        about={
-            "target": rendered.target,
-            "family": plan.family,
-            "plan": plan.digest,
-            "planner": planner_version(),
-        },
-        force=force,
-    )
+    written = write_bundle(folder, rendered.files, about=about(plan, rendered), force=force)
     return Bundle(folder, rendered, written)
+
+
+def about(plan: Plan, rendered: Rendered) -> dict[str, str]:
+    """Return what a bundle's manifest says of it."""
+    return {
+        "target": rendered.target,
+        "family": plan.family,
+        "plan": plan.digest,
+        "planner": planner_version(),
+    }
 
 
 def planner_version() -> str:

@@ -25,7 +25,7 @@ from planner.render.target import VARIABLE, Context, Job, Output
 from planner.render.torchrun import (
     Start,
     TorchrunOptions,
-    files_of,
+    files_by_run,
     readme,
     start_scripts,
     starts,
@@ -165,6 +165,7 @@ class Kubernetes:
             **read_variables(options.env),
             "PLANNER_RUNS_DIR": options.runs_dir,
         }
+        read = files_by_run(found, output)
         files = {}
         seeds: dict[str, list[Seed]] = {}
         for start in found:
@@ -173,7 +174,8 @@ class Kubernetes:
             config_map = object_name(
                 f"{start.folder}-files", context.plan.family, start.run.digest, limit=63
             )
-            entries = _entries(start, {**files_of(start, output), **_script(start, scripts)})
+            script = f"{start.folder}/start.sh"
+            entries = _entries(start, {**read[start.folder], script: scripts[script]})
             values = {
                 **context.common(),
                 "options": options,
@@ -190,7 +192,7 @@ class Kubernetes:
                 },
                 "plan_digest": short(context.plan.digest),
             }
-            files[f"{start.folder}/start.sh"] = scripts[f"{start.folder}/start.sh"]
+            files[script] = scripts[script]
             files[f"{start.folder}/files.yaml"] = context.engine.render(
                 "kubernetes/files.yaml.j2", values
             )
@@ -226,11 +228,6 @@ def check_variables(start: Start, variables: Mapping[str, str]) -> None:
                 f"wanted its value, as --set env={name}=/data",
                 field="env",
             )
-
-
-def _script(start: Start, scripts: Mapping[str, str]) -> dict[str, str]:
-    path = f"{start.folder}/start.sh"
-    return {path: scripts[path]}
 
 
 def _entries(start: Start, files: Mapping[str, str]) -> list[Entry]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import types
 import typing
 from typing import TYPE_CHECKING, Any
 
@@ -73,7 +74,7 @@ def unknown_keys(model: Any, document: Any, path: str = "") -> Iterator[str]:
 
 def _parts(annotation: Any) -> tuple[Any, ...]:
     """Return the alternatives of an annotation, without None."""
-    if typing.get_origin(annotation) is typing.Union:
+    if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return tuple(part for part in typing.get_args(annotation) if part is not type(None))
     if typing.get_origin(annotation) is typing.Annotated:
         return _parts(typing.get_args(annotation)[0])

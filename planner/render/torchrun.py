@@ -141,15 +141,17 @@ def start_scripts(
     return files
 
 
-def files_of(start: Start, output: Output) -> dict[str, str]:
-    """Return the trainer's files that a run's jobs read, by path in the bundle."""
-    shared = {path for job in start.jobs for path in job.files}
-    inside = f"{start.folder}/"
-    return {
-        path: text
-        for path, text in output.files.items()
-        if path in shared or path.startswith(inside)
-    }
+def files_by_run(starts: Sequence[Start], output: Output) -> dict[str, dict[str, str]]:
+    """Return the trainer's files that a run's jobs read, by the run's folder and their path."""
+    found: dict[str, dict[str, str]] = {start.folder: {} for start in starts}
+    for path, text in output.files.items():
+        folder = path.partition("/")[0]
+        if folder in found and folder != path:
+            found[folder][path] = text
+    for start in starts:
+        for path in {path for job in start.jobs for path in job.files}:
+            found[start.folder][path] = output.files[path]
+    return found
 
 
 def readme(
