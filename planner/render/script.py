@@ -103,8 +103,7 @@ def render_script(
     files: dict[str, str] = {}
     jobs: list[Job] = []
     warnings: list[str] = []
-    variable = options.data_dir.removeprefix("env:")
-    reads = (variable,) if options.data_dir.startswith("env:") else ()
+    reads = (options.data_dir.removeprefix("env:"),) if options.data_dir.startswith("env:") else ()
     for run in context.plan.runs:
         settings = lower(run)
         warnings += settings.warnings
@@ -155,8 +154,6 @@ def render_script(
             "options": options,
             "contract": contract,
             "warnings": warnings,
-            "environment": bool(reads),
-            "variable": variable,
         },
     )
     return Output(files, tuple(jobs), tuple(warnings))

@@ -8,6 +8,7 @@ only when their target is asked for. A trainer whose jobs say what torchrun star
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
@@ -36,8 +37,13 @@ _TRAINERS = {
 _LAUNCHERS = {
     "cs3": "planner.render.cs3:Cs3",
     "local": "planner.render.local:Local",
+    "slurm": "planner.render.slurm:Slurm",
+    "kubernetes": "planner.render.kubernetes:Kubernetes",
+    "skypilot": "planner.render.skypilot:SkyPilot",
 }
-TORCHRUN_LAUNCHERS = ("local",)
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+"""Names that an environment variable may have."""
+TORCHRUN_LAUNCHERS = ("slurm", "kubernetes", "skypilot", "local")
 """Launchers of what runs under torchrun, the default first."""
 
 
@@ -66,6 +72,7 @@ class Job:
         output: Where the job writes, relative to the launcher's root of all runs.
         finished: A file below the output that exists once the job has done all its steps.
         commands: Mode ("fit", "validate", "compile") to command words; `Slot` words are filled in.
+            Like `torchrun`, they are the same for all seeds of a run but for those.
         program: Name of the command that the first word of all commands stands for.
         from_environment: Environment variables whose value replaces ``${NAME}`` in the config.
         cost: What to order jobs by, smallest first.
@@ -95,6 +102,11 @@ class Job:
     files: tuple[str, ...] = ()
     processes: int | None = None
     model_parallel: int = 1
+
+    def __post_init__(self) -> None:
+        for name in (*self.reads, *self.variables):
+            if not VARIABLE.match(name):
+                raise ValueError(f"{name!r} cannot be the name of an environment variable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +187,16 @@ class Launcher(Protocol):
     """Turns jobs into the files that start them."""
 
     name: str
+    summary: str
     options: type[BaseModel]
 
     def render(self, context: Context, output: Output, options: Any) -> dict[str, str]:
-        """Return the launcher's files by path in the bundle."""
+        """Return the launcher's files by path; its ``README.md`` is added to the trainer's.
+
+        Raises:
+            CannotExpressError: If it cannot start the jobs as the options have it.
+            TemplateError: If a template fails.
+        """
         ...
 
     def check(self, files: Mapping[str, str]) -> Sequence[Check]:

@@ -22,6 +22,7 @@ from planner.render import check_bundle, describe, render, render_files, render_
 from planner.render.errors import CannotExpressError, OptionError, TargetError
 from planner.render.groups import check_tied, make_group, one_epsilon
 from planner.render.script_check import read_yaml
+from planner.render.target import TORCHRUN_LAUNCHERS
 
 from .plans import make_plan, make_run, parametrization, rename
 from .test_bundle import compare_with_golden, stable
@@ -181,6 +182,21 @@ def test_the_launcher_starts_the_script(target: str, tmp_path: Path) -> None:
         assert flag == "--output"
         assert output.startswith(f"{nasty}/")
     assert {path.name for path in tmp_path.iterdir()} == {"jobs"}
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("launcher", TORCHRUN_LAUNCHERS)
+def test_every_launcher_starts_it(target: str, launcher: str, tmp_path: Path) -> None:
+    bundle = render_plan(llama_plan(seeds=(0, 1)), f"{target}+{launcher}", tmp_path)
+    text = "\n".join(
+        text
+        for path, text in bundle.rendered.files.items()
+        if path.endswith((".sh", ".yaml")) and "config-seed" not in path
+    )
+    assert "/tiny-20tpp/train.py" in text
+    assert "TRAIN_DATA_DIR" in text
+    for check in check_bundle(tmp_path):
+        assert check.problems == (), check
 
 
 def _words(line: str) -> list[str]:

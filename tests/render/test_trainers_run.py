@@ -99,6 +99,19 @@ def test_the_log_of_a_whole_run(whole: Trained) -> None:
     assert (whole.output / MARKS[whole.target].format(STEPS)).exists()
 
 
+def test_granites_checkpoint_is_a_granite_model(whole: Trained) -> None:
+    if whole.target != "hf-granite":
+        pytest.skip("a checkpoint of another kind")
+    from transformers import GraniteForCausalLM
+
+    model = GraniteForCausalLM.from_pretrained(whole.output / f"checkpoint-{STEPS}")
+    run = whole.plan.runs[0]
+    assert model.config.residual_multiplier == run.tensor("attn_out").forward_multiplier
+    assert sum(p.numel() for p in model.parameters()) == run.params.total
+    moved = model.model.norm.weight.detach() - 1.0
+    assert 0 < float(moved.abs().max()) < 1  # trained, not drawn anew
+
+
 def test_ingest_reads_the_folder_of_runs(whole: Trained, tmp_path: Path) -> None:
     """Checkpoints and all: one run, nothing that fails."""
     from planner.archive import Archive, ingest, list_runs
