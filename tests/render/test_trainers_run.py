@@ -185,6 +185,26 @@ def test_fsdp_trains_as_one_process(whole: Trained, tmp_path: Path, data: Path) 
 
 
 @pytest.mark.parametrize("target", TRAINED)
+def test_a_run_that_diverges_says_so_and_saves_nothing(
+    target: str, tmp_path: Path, data: Path
+) -> None:
+    pytest.importorskip(TRAINED[target])
+    bundle(target, tmp_path / "jobs", data, {"checkpoint_steps": 2})
+    config = tmp_path / "jobs" / "small" / CONFIG
+    text = config.read_text()
+    at = text.index("lr: ", text.index('"unembedding"'))
+    config.write_text(text[:at] + "lr: 1.0e+37" + text[text.index("\n", at) :])
+    done = start(tmp_path / "jobs" / "small", 0, tmp_path / "out")
+    assert done.returncode == 1, done.stderr[-2000:]
+    assert "error: the loss is not finite" in done.stderr
+    _, steps = log(tmp_path / "out")
+    assert steps[-1]["loss"] is None
+    assert 2 <= len(steps) < STEPS
+    last = len(steps)
+    assert not (tmp_path / "out" / MARKS[target].format(last)).exists()
+
+
+@pytest.mark.parametrize("target", TRAINED)
 def test_the_real_classes_accept(target: str, tmp_path: Path, data: Path) -> None:
     pytest.importorskip(TRAINED[target])
     runs = [
@@ -206,7 +226,7 @@ REFUSED = {
         ('save_strategy: "steps"', 'save_strategy: "stepz"', "stepz"),
         ("self_attn.o_proj", "self_attn.p_proj", "o_proj"),
         ("num_hidden_layers: 3", "num_hidden_layers: 4", "parameters"),
-        ("data:\n", "dada:\n", "dada"),
+        ("data:\n", "dada:\n", "data: is missing"),
     ],
     "olmo-core": [
         ("metrics_collect_interval:", "metrics_collect_intervall:", "intervall"),
@@ -215,7 +235,7 @@ REFUSED = {
         ("attention_residual_alpha:", "attention_residual_alfa:", "alfa"),
         ('activation: "silu"', 'activation: "relu"', "relu' is not a valid"),
         ("attention.w_out", "attention.w_o", "w_out"),
-        ("data:\n", "dada:\n", "dada"),
+        ("data:\n", "dada:\n", "data: is missing"),
     ],
 }
 
