@@ -8,6 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 DONE := $(VENV)/.done
 CEREBRAS := .venv-cerebras
+TRAINERS := .venv-trainers
 BENCH := .venv-bench
 PIP := python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
@@ -22,13 +23,13 @@ INPUTS := pyproject.toml CMakeLists.txt LICENSE README.md \
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
 .PHONY: help demo test lint format bench bench-startup bench-archive evaluate test-cerebras \
-  test-sanitizers test-emulated fuzz clean
+  test-trainers test-sanitizers test-emulated fuzz clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "make lint | format | bench | bench-startup | bench-archive | evaluate | test-cerebras"
-	@echo "make test-sanitizers | test-emulated | fuzz | clean"
+	@echo "make test-trainers | test-sanitizers | test-emulated | fuzz | clean"
 
 demo: $(DONE)/wheel
 	@mkdir -p out/celerity
@@ -72,6 +73,10 @@ test-cerebras: $(CEREBRAS)/.done/wheel
 	$(CEREBRAS)/bin/$(PIP) check
 	PLANNER_REQUIRE_CEREBRAS=1 $(CEREBRAS)/bin/pytest -m cerebras $(PYTEST_ARGS)
 
+# The real trainers that are rendered for, beside the package: about 2 GB.
+test-trainers: $(TRAINERS)/.done/wheel
+	PLANNER_REQUIRE_TRAINERS=1 $(TRAINERS)/bin/pytest -m trainers $(PYTEST_ARGS)
+
 # The C++ tests need no Python. One build per sanitizer, each kept in build/; the one that checks
 # memory is also the fuzzer's. -O1, because -O2 with sanitizers compiles four times as long.
 SANITIZE_memory := address,undefined
@@ -105,7 +110,7 @@ fuzz: build-sanitizer-memory
 	.ci/fuzz build/memory/csrc/tests/kernel_fuzz $(FUZZ_SECONDS)
 
 clean:
-	rm -rf $(VENV) $(CEREBRAS) $(BENCH) build out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CEREBRAS) $(TRAINERS) $(BENCH) build out .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # --- how the environments are made; each file says that a step is done -------------------------
 
@@ -143,6 +148,17 @@ $(CEREBRAS)/.done/wheel: $(CEREBRAS)/.done/venv $(INPUTS)
 	$(CEREBRAS)/bin/$(PIP) install -q --no-deps --force-reinstall build/wheel-cerebras/*.whl
 	$(CEREBRAS)/bin/$(PIP) install -q "$$(echo build/wheel-cerebras/*.whl)[test]" \
 	  cerebras-pytorch==2.10.0 -c .ci/constraints-cerebras.txt
+	@touch $@
+
+$(TRAINERS)/.done/venv: .ci/make-venv .ci/constraints-train.txt .ci/constraints-trainers.txt
+	.ci/make-venv $(TRAINERS)
+	@mkdir -p $(@D) && touch $@
+
+$(TRAINERS)/.done/wheel: $(TRAINERS)/.done/venv $(DONE)/wheel
+	$(TRAINERS)/bin/$(PIP) install -q --force-reinstall --no-deps build/wheel/*.whl
+	$(TRAINERS)/bin/$(PIP) install -q "$$(echo build/wheel/*.whl)[test,train]" \
+	  "transformers[torch]" ai2-olmo-core \
+	  -c .ci/constraints-train.txt -c .ci/constraints-trainers.txt
 	@touch $@
 
 $(BENCH)/.done/venv: .ci/make-venv

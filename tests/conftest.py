@@ -14,7 +14,12 @@ from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
+LAUNCHER_PACKAGES = ("kubernetes_validate", "kubeflow_trainer_api", "sky")
+
 _CI = os.environ.get("CI", "") not in ("", "0", "false")
+
+# What `make test-trainers` installs.
+TRAINERS = ("transformers", "olmo_core")
 
 RunPlanner = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -52,10 +57,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     reasons = {}
     if not _cerebras_installed() and not _flag("PLANNER_REQUIRE_CEREBRAS"):
         reasons["cerebras"] = "cerebras_pytorch is not installed (make test-cerebras)"
+    if not _flag("PLANNER_REQUIRE_SLURM"):
+        reasons["slurm"] = "it starts Slurm's daemons (make test-slurm)"
+    if not _flag("PLANNER_REQUIRE_LAUNCHERS"):
+        absent = [name for name in LAUNCHER_PACKAGES if importlib.util.find_spec(name) is None]
+        if absent:
+            reasons["launchers"] = f"{', '.join(absent)} not installed (make test-launchers)"
     if not os.environ.get("PLANNER_MODELZOO_SRC"):
         reasons["modelzoo"] = (
             "PLANNER_MODELZOO_SRC does not name the src folder of a ModelZoo checkout"
         )
+    if not _flag("PLANNER_REQUIRE_TRAINERS"):
+        missing = [name for name in TRAINERS if importlib.util.find_spec(name) is None]
+        if missing:
+            reasons["trainers"] = f"{', '.join(missing)}: not installed (make test-trainers)"
     for item in items:
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):

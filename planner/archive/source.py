@@ -36,6 +36,7 @@ _BLOCK = 1 << 20
 
 _GZIP = b"\x1f\x8b"
 _ZSTD = b"\x28\xb5\x2f\xfd"
+_MAX_TENSOR_HEADER = 100_000_000  # what the safetensors format allows
 # Binary files that lie beside logs and are none: checkpoints, pictures, archives, tables.
 _FOREIGN = {
     b"PK\x03\x04": "a zip archive or checkpoint",
@@ -265,6 +266,8 @@ def decode(data: bytes) -> str:
 
 def foreign(head: bytes) -> str | None:
     """Return what kind of known file, other than a log, starts like this."""
+    if head[8:10] == b'{"' and 2 < int.from_bytes(head[:8], "little") < _MAX_TENSOR_HEADER:
+        return "a safetensors checkpoint"  # the length of its JSON header, then that
     return next((kind for magic, kind in _FOREIGN.items() if head.startswith(magic)), None)
 
 

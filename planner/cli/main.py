@@ -29,6 +29,7 @@ from planner.cli.app import (
     read_plans,
     verb,
 )
+from planner.cli.rendering import render, targets
 from planner.errors import UnitError
 
 
@@ -174,76 +175,8 @@ def schema(
     print_json(schemas[of]())
 
 
-@verb
-def render(
-    plan: PlanFile,
-    output: Annotated[str, typer.Option("-o", "--output", help="Folder of the bundle.")],
-    target: Annotated[
-        str, typer.Option("--target", help="TRAINER[+LAUNCHER]; see `planner targets`.")
-    ] = "modelzoo",
-    option: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="NAME=VALUE", help="A target's option; may be repeated."),
-    ] = None,
-    templates: Annotated[
-        Path | None, typer.Option(help="Folder whose templates replace the shipped ones by name.")
-    ] = None,
-    check: Annotated[
-        bool, typer.Option("--check", help="Then run every validator that can run here.")
-    ] = False,
-    json: Json = False,
-    force: Force = False,
-) -> None:
-    """Render a plan into the files that start its runs."""
-    from planner.plan import read_plan
-    from planner.render import check_bundle, render_plan
-
-    bundle = render_plan(
-        read_plan(plan),
-        target,
-        output,
-        options=_settings(option or []),
-        templates=templates,
-        force=force,
-    )
-    checks = check_bundle(output) if check else ()
-    if json:
-        print_json(
-            {
-                "schema": "planner.render/1",
-                "target": bundle.rendered.target,
-                "folder": str(output),
-                "files": list(bundle.rendered.files),
-                "changed": bundle.written.changed,
-                "warnings": bundle.warnings,
-                "checks": checks,
-            }
-        )
-    else:
-        from planner.cli.tables import print_bundle
-
-        print_bundle(bundle, checks)
-    if any(item.problems for item in checks):
-        raise typer.Exit(1)
-
-
-@verb
-def targets(
-    target: Annotated[
-        str | None, typer.Argument(metavar="[TARGET]", help="Show this one with its options.")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """List what plans can be rendered for, and what each target can express."""
-    from planner.render import describe, target_names
-
-    described = [describe(name) for name in ([target] if target else target_names())]
-    if json:
-        print_json({"schema": "planner.targets/1", "targets": described})
-    else:
-        from planner.cli.tables import print_targets
-
-        print_targets(described, options=target is not None)
+verb(render)
+verb(targets)
 
 
 @verb
@@ -550,16 +483,6 @@ def _report(report: Any) -> dict[str, Any]:
         "skipped": files(report.skipped),
         "failed": files(report.failed),
     }
-
-
-def _settings(given: list[str]) -> dict[str, str]:
-    settings = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise UnitError(f"got {item!r}, wanted NAME=VALUE", field="--set")
-        settings[name.replace("-", "_")] = value
-    return settings
 
 
 def main() -> None:

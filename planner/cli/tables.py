@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from rich import box
@@ -259,22 +260,32 @@ def print_bundle(bundle: Bundle, checks: Sequence[Check]) -> None:
 
 
 def print_targets(described: Sequence[dict[str, Any]], *, options: bool) -> None:
-    """Print what each target can express, and one target's options."""
+    """Print what each trainer can express, its launchers, and one target's options."""
     out = console()
-    for target in described:
-        out.print(Text(f"{target['target']}", style="bold"), f"({target['version']})")
-        out.print(Text(target["summary"]))
+    for trainer, group in groupby(described, lambda item: item["target"].partition("+")[0]):
+        targets = list(group)
+        first = targets[0]
+        out.print(Text(trainer, style="bold"), f"({first['version']})")
+        out.print(Text(first["summary"]))
         table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
         for name in ("feature", "how", "note"):
             table.add_column(name, overflow="fold")
-        for item in target["capabilities"]:
+        for item in first["capabilities"]:
             table.add_row(Text(item["feature"]), Text(str(item["how"])), Text(item["note"]))
+        out.print(table)
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+        for name in ("target", "launcher"):
+            table.add_column(name, overflow="fold")
+        for target in targets:
+            launcher = target["launcher"]
+            default = " (the default)" if launcher["default"] else ""
+            table.add_row(Text(target["target"]), Text(launcher["summary"] + default))
         out.print(table)
         if options:
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
             for name in ("--set", "default", "meaning"):
                 table.add_column(name, overflow="fold")
-            for item in target["options"]:
+            for item in first["options"]:
                 table.add_row(Text(item["name"]), Text(str(item["default"])), Text(item["help"]))
             out.print(table)
 

@@ -8,6 +8,7 @@ that an edit shows.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from typing import TYPE_CHECKING, Any
@@ -23,17 +24,29 @@ if TYPE_CHECKING:
 _JSON_NAMES = {"tensor_class": "class"}
 _PYTHON_NAMES = {json_name: name for name, json_name in _JSON_NAMES.items()}
 _NOT_IN_RUN_DIGEST = ("digest", "audit", "predicted")
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 MAX_BYTES = 64 * 1024 * 1024
 """Of a plan file: several times what the largest spec compiles to."""
 
 
+@functools.cache
+def _field_names(kind: Any) -> tuple[tuple[str, str], ...] | None:
+    """Return a dataclass's field names in Python and in JSON; None for any other type."""
+    if not dataclasses.is_dataclass(kind):
+        return None
+    return tuple(
+        (item.name, _JSON_NAMES.get(item.name, item.name)) for item in dataclasses.fields(kind)
+    )
+
+
 def to_json(value: Any) -> Any:
     """Return plan objects as plain JSON values (dicts, lists, numbers, text)."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            _JSON_NAMES.get(item.name, item.name): to_json(getattr(value, item.name))
-            for item in dataclasses.fields(value)
-        }
+    kind: Any = type(value)
+    if kind in _PLAIN:
+        return value
+    names = _field_names(kind)
+    if names is not None:
+        return {in_json: to_json(getattr(value, name)) for name, in_json in names}
     if isinstance(value, dict):
         return {key: to_json(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from planner.plan.model import Plan
 
 PLAN_FILE = "plan.json"
+README = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ def render(
 
     files = {PLAN_FILE: dump_plan(plan), **output.files}
     for path, text in found.launcher.render(context, output, launcher_options).items():
-        if path in files:
+        if path == README:
+            text = files.get(README, "") + text
+        elif path in files:
             raise CannotExpressError(f"both trainer and launcher want to write {path!r}")
         files[path] = text
     return Rendered(found.name, dict(sorted(files.items())), output.jobs, output.warnings)
@@ -133,18 +136,18 @@ def render_plan(
     """
     rendered = render(plan, target, options, templates=templates)
     folder = Path(out_dir)
-    written = write_bundle(
-        folder,
-        rendered.files,
-        about={
-            "target": rendered.target,
-            "family": plan.family,
-            "plan": plan.digest,
-            "planner": planner_version(),
-        },
-        force=force,
-    )
+    written = write_bundle(folder, rendered.files, about=about(plan, rendered), force=force)
     return Bundle(folder, rendered, written)
+
+
+def about(plan: Plan, rendered: Rendered) -> dict[str, str]:
+    """Return what a bundle's manifest says of it."""
+    return {
+        "target": rendered.target,
+        "family": plan.family,
+        "plan": plan.digest,
+        "planner": planner_version(),
+    }
 
 
 def planner_version() -> str:

@@ -11,8 +11,10 @@ def describe(name: str) -> dict[str, Any]:
     """Return a target's contract and options.
 
     Returns:
-        ``{"target", "version", "summary", "capabilities": [{"feature", "how", "note"}],
-        "options": [{"name", "of", "default", "help"}]}``
+        ``{"target", "version", "summary", "launcher": {"name", "summary", "default"},
+        "capabilities": [{"feature", "how", "note"}],
+        "options": [{"name", "of", "default", "help"}]}``; an option without a default has to be
+        given, and its default is ``...``.
 
     Raises:
         TargetError: If there is no such target.
@@ -23,6 +25,11 @@ def describe(name: str) -> dict[str, Any]:
         "target": target.name,
         "version": contract.version,
         "summary": contract.summary,
+        "launcher": {
+            "name": target.launcher.name,
+            "summary": target.launcher.summary,
+            "default": target.launcher.name == target.trainer.launchers[0],
+        },
         "capabilities": [
             {"feature": item.feature, "how": item.how, "note": item.note}
             for item in contract.capabilities
@@ -31,7 +38,7 @@ def describe(name: str) -> dict[str, Any]:
             {
                 "name": option,
                 "of": part.name,
-                "default": field.get_default(),
+                "default": "..." if field.is_required() else field.get_default(),
                 "help": field.description or "",
             }
             for part in (target.trainer, target.launcher)

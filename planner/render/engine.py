@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from planner.render.errors import TemplateError
-from planner.render.escape import Quoted, raw, to_comment, to_markdown, to_shell, to_yaml
+from planner.render.escape import (
+    Quoted,
+    raw,
+    to_comment,
+    to_kubernetes,
+    to_markdown,
+    to_shell,
+    to_yaml,
+    to_yaml_block,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,12 +119,14 @@ def _environment(folder: Path | None) -> jinja2.Environment:
         keep_trailing_newline=True,
         auto_reload=True,
     )
-    quoting = {
+    quoting: dict[str, Callable[..., str]] = {
         "yaml": to_yaml,
         "sh": to_shell,
         "comment": to_comment,
         "md": to_markdown,
         "raw": raw,
+        "yamlblock": to_yaml_block,
+        "kubernetes": to_kubernetes,
     }
     env.filters.update({name: _defined(function) for name, function in quoting.items()})
     return env
@@ -131,14 +142,14 @@ def _is_record(kind: type) -> bool:
     )
 
 
-def _defined(function: Callable[[object], Quoted]) -> Callable[[object], Quoted]:
+def _defined(function: Callable[..., str]) -> Callable[..., str]:
     """Make a filter name what is undefined rather than quote it."""
     import jinja2
 
-    def filter_(value: object) -> Quoted:
+    def filter_(value: object, *arguments: object) -> str:
         if isinstance(value, jinja2.Undefined):
             str(value)  # A strict undefined value raises an error that names it.
-        return function(value)
+        return function(value, *arguments)
 
     return filter_
 

@@ -79,6 +79,38 @@ def to_yaml(value: object) -> Quoted:
     raise CannotExpressError(f"cannot write a {type(value).__name__} into YAML")
 
 
+# What a literal block may hold: YAML's printable characters without those that end a line by
+# themselves or that editors turn into such.
+_BLOCK = re.compile(r"[\t\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd]*")
+
+
+def to_yaml_block(value: object, indent: int) -> Quoted:
+    """Return text as a YAML literal block with ``indent`` blanks before each line, where it can be.
+
+    Text with characters that no block may hold, or that starts with a blank, is quoted instead.
+
+    Raises:
+        CannotExpressError: If the text is not Unicode.
+    """
+    text = str(value)
+    body = text.rstrip("\n")
+    if not body or not _BLOCK.fullmatch(text) or text[0] in " \t\n":
+        return to_yaml(text)
+    ends = len(text) - len(body)
+    keep = {0: "-", 1: ""}.get(ends, "+")
+    margin = " " * indent
+    lines = [margin + line if line else "" for line in body.split("\n")]
+    return Quoted(f"|{keep}\n" + "\n".join(lines) + "\n" * max(0, ends - 1))
+
+
+def to_kubernetes(value: object) -> str:
+    """Return text for a container's command, argument or variable, where ``$(NAME)`` is expanded.
+
+    The result still has to be quoted as YAML.
+    """
+    return str(value).replace("$(", "$$(")
+
+
 def to_shell(value: object) -> Quoted:
     """Return one word of bash that stands for exactly ``str(value)``; lists become several words.
 

@@ -9,7 +9,7 @@ from planner.render.errors import CannotExpressError
 
 _PLAIN = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]{0,61}[A-Za-z0-9])?\Z")
 # Files of the bundle's own top folder, whatever the trainer.
-_TAKEN = ("readme.md", "plan.json", "manifest.json", "launch.sh")
+_TAKEN = ("readme.md", "plan.json", "manifest.json", "launch.sh", "slurm")
 _OTHER = re.compile(r"[^A-Za-z0-9._-]+")
 
 

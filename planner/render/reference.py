@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from planner.errors import PlannerError
 from planner.plan.runfile import RunFile, dump_run_file, load_run_file
 from planner.render.check import Check
 from planner.render.contract import Capability, Contract
 from planner.render.errors import CannotExpressError
-from planner.render.target import Context, Job, Output, Slot
+from planner.render.target import TORCHRUN_LAUNCHERS, VARIABLE, Context, Job, Output, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -42,6 +42,8 @@ CONTRACT = Contract(
     ),
 )
 
+_TRAIN = ("train", Slot.CONFIG, "-o", Slot.OUTPUT)
+
 
 class ReferenceOptions(BaseModel):
     """Options of the trainer ``torch``."""
@@ -51,7 +53,6 @@ class ReferenceOptions(BaseModel):
     data_dir: str = Field(
         "env:TRAIN_DATA_DIR",
         min_length=1,
-        pattern=r"^[^\x00]*$",
         description="folder made by planner prepare; env:NAME takes it from the environment",
     )
     precision: Literal["bf16", "fp32"] | None = Field(None, description="default the plan's")
@@ -72,12 +73,21 @@ class ReferenceOptions(BaseModel):
     )
     update_norms: bool = Field(False, description="log norms of weights and updates by class")
 
+    @field_validator("data_dir")
+    @classmethod
+    def _path(cls, value: str) -> str:
+        if "\0" in value:
+            raise ValueError("a path cannot hold a NUL character")
+        if value.startswith("env:") and not VARIABLE.match(value.removeprefix("env:")):
+            raise ValueError("wanted env:NAME with a name of letters, digits and underscores")
+        return value
+
 
 class Reference:
     """Renders ``RUN/run-seedK.json`` for each run and seed."""
 
     name = "torch"
-    launchers = ("local",)
+    launchers = TORCHRUN_LAUNCHERS
     options = ReferenceOptions
     contract = CONTRACT
 
@@ -92,6 +102,8 @@ class Reference:
         jobs: list[Job] = []
         chosen = options.model_dump(exclude_unset=True, exclude_none=True)
         chosen.pop("data_dir", None)
+        variable = options.data_dir.removeprefix("env:")
+        reads = (variable,) if options.data_dir.startswith("env:") else ()
         for run in plan.runs:
             if run.precision == "fp16" and options.precision is None:
                 raise CannotExpressError(
@@ -116,8 +128,11 @@ class Reference:
                         seed,
                         config=config,
                         finished=f"checkpoints/step-{run.steps:08d}.pt",
-                        commands={"fit": ("planner", "train", Slot.CONFIG, "-o", Slot.OUTPUT)},
+                        commands={"fit": ("planner", *_TRAIN)},
                         program="planner",
+                        torchrun=("-m", "planner.cli.main", *_TRAIN),
+                        reads=reads,
+                        processes=run.batch.data_parallel,
                     )
                 )
         files["README.md"] = context.engine.render(
@@ -126,8 +141,6 @@ class Reference:
                 **context.common(),
                 "options": options,
                 "contract": CONTRACT,
-                "environment": options.data_dir.startswith("env:"),
-                "variable": options.data_dir.removeprefix("env:"),
             },
         )
         return Output(files, tuple(jobs))

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from planner.render.escape import Quoted, to_shell
 from planner.render.paths import short, slug
+from planner.render.target import Slot
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from planner.plan.model import Plan
-    from planner.render.target import Context, Job, Output
+    from planner.plan.model import Plan, Run
+    from planner.render.target import Context, Job, Output, Word
 
 
 class ScriptOptions(BaseModel):
@@ -57,6 +59,7 @@ def render_scripts(
     for job in sorted(output.jobs, key=lambda job: job.cost):
         groups.setdefault(job.folder, []).append(job)
     shared = {**context.common(), **common}
+    runs = {run.name: run for run in context.plan.runs}
     files = {}
     for folder, jobs in groups.items():
         values = {
@@ -64,7 +67,7 @@ def render_scripts(
             "run": jobs[0].run,
             # The run's digest, not the plan's: a plan that differs elsewhere, or only in a warning,
             # goes on with what this run has already trained.
-            "place": place(context.plan, jobs[0].run),
+            "place": place(context.plan, runs[jobs[0].run]),
             "folder": folder,
             "jobs": jobs,
             **(of_run(jobs) if of_run else {}),
@@ -76,6 +79,19 @@ def render_scripts(
     return files
 
 
-def place(plan: Plan, run: str) -> str:
+def bash_words(words: Sequence[Word]) -> Quoted:
+    """Return a command's words as bash; `Slot` words are the variables named like them."""
+    return Quoted(" ".join(map(_bash_word, words)))
+
+
+def _bash_word(word: Word) -> str:
+    if isinstance(word, Slot):
+        return f'"${word.value}"'
+    if isinstance(word, str):
+        return to_shell(word)
+    return "".join(_bash_word(part) for part in word)
+
+
+def place(plan: Plan, run: Run) -> str:
     """Return where a run writes below the root of all runs: family, then the run's digest."""
-    return f"{slug(plan.family)}/{short(plan.run(run).digest)}"
+    return f"{slug(plan.family)}/{short(run.digest)}"

@@ -2,15 +2,17 @@
 
 To add a trainer, write a module with a class that has the members of `Trainer`, put its templates
 into ``templates/NAME/``, and name it in ``_TRAINERS``. A launcher likewise. Modules are imported
-only when their target is asked for.
+only when their target is asked for. A trainer whose jobs say what torchrun starts
+(`Job.torchrun`) can be started by all of `TORCHRUN_LAUNCHERS`.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import Enum
 from importlib import import_module
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 from planner.errors import did_you_mean
 from planner.render.errors import OptionError, TargetError
@@ -27,10 +29,22 @@ if TYPE_CHECKING:
 
 # Name -> "module:class". The first launcher named by a trainer is its default.
 _TRAINERS = {
+    "hf-granite": "planner.render.hf_granite.trainer:Granite",
     "modelzoo": "planner.render.modelzoo.trainer:ModelZoo",
+    "olmo-core": "planner.render.olmo_core.trainer:OlmoCore",
     "torch": "planner.render.reference:Reference",
 }
-_LAUNCHERS = {"cs3": "planner.render.cs3:Cs3", "local": "planner.render.local:Local"}
+_LAUNCHERS = {
+    "cs3": "planner.render.cs3:Cs3",
+    "local": "planner.render.local:Local",
+    "slurm": "planner.render.slurm:Slurm",
+    "kubernetes": "planner.render.kubernetes:Kubernetes",
+    "skypilot": "planner.render.skypilot:SkyPilot",
+}
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
+"""Names that an environment variable may have."""
+TORCHRUN_LAUNCHERS = ("slurm", "kubernetes", "skypilot", "local")
+"""Launchers of what runs under torchrun, the default first."""
 
 
 class Slot(Enum):
@@ -38,6 +52,11 @@ class Slot(Enum):
 
     CONFIG = "config"
     OUTPUT = "output"
+    BUNDLE = "bundle"
+
+
+Word: TypeAlias = "str | Slot | tuple[str | Slot, ...]"
+"""A word of a command; a tuple is put together, such as ``(Slot.BUNDLE, "/train.py")``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +72,17 @@ class Job:
         output: Where the job writes, relative to the launcher's root of all runs.
         finished: A file below the output that exists once the job has done all its steps.
         commands: Mode ("fit", "validate", "compile") to command words; `Slot` words are filled in.
+            Like `torchrun`, they are the same for all seeds of a run but for those.
         program: Name of the command that the first word of all commands stands for.
         from_environment: Environment variables whose value replaces ``${NAME}`` in the config.
         cost: What to order jobs by, smallest first.
+        torchrun: What torchrun starts in every process: a script, or ``-m`` and a module, and its
+            arguments; empty if the job is not started by torchrun.
+        reads: Environment variables that the program reads and cannot do without.
+        variables: Environment variables that are set for it.
+        files: Files of the bundle that it reads, besides those in the run's folder.
+        processes: Processes that the plan's batch is split for; None if the plan does not say.
+        model_parallel: Processes that share one replica; all others share the batch.
     """
 
     run: str
@@ -65,10 +92,21 @@ class Job:
     config: str
     output: str
     finished: str
-    commands: Mapping[str, Sequence[str | Slot]]
+    commands: Mapping[str, Sequence[Word]]
     program: str
     from_environment: tuple[str, ...] = ()
     cost: tuple[float, ...] = ()
+    torchrun: tuple[Word, ...] = ()
+    reads: tuple[str, ...] = ()
+    variables: Mapping[str, Word] = field(default_factory=dict)
+    files: tuple[str, ...] = ()
+    processes: int | None = None
+    model_parallel: int = 1
+
+    def __post_init__(self) -> None:
+        for name in (*self.reads, *self.variables):
+            if not VARIABLE.match(name):
+                raise ValueError(f"{name!r} cannot be the name of an environment variable")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +130,9 @@ class Context:
         *,
         config: str,
         finished: str,
-        commands: Mapping[str, Sequence[str | Slot]],
+        commands: Mapping[str, Sequence[Word]],
         program: str,
-        from_environment: tuple[str, ...] = (),
+        **more: Any,
     ) -> Job:
         """Return the job of a run and seed, with small and short runs first; see `Job`."""
         folder = self.folders[run.name]
@@ -108,8 +146,8 @@ class Context:
             finished=finished,
             commands=commands,
             program=program,
-            from_environment=from_environment,
             cost=(float(run.params.total), float(run.tokens), float(seed)),
+            **more,
         )
 
 
@@ -149,10 +187,16 @@ class Launcher(Protocol):
     """Turns jobs into the files that start them."""
 
     name: str
+    summary: str
     options: type[BaseModel]
 
     def render(self, context: Context, output: Output, options: Any) -> dict[str, str]:
-        """Return the launcher's files by path in the bundle."""
+        """Return the launcher's files by path; its ``README.md`` is added to the trainer's.
+
+        Raises:
+            CannotExpressError: If it cannot start the jobs as the options have it.
+            TemplateError: If a template fails.
+        """
         ...
 
     def check(self, files: Mapping[str, str]) -> Sequence[Check]:
@@ -234,10 +278,12 @@ def _read(model: type[BaseModel], given: Mapping[str, Any]) -> BaseModel:
         return model(**{key: value for key, value in given.items() if key in model.model_fields})
     except ValidationError as error:
         first = error.errors()[0]
-        message = first["msg"].removeprefix("Value error, ")
-        raise OptionError(
-            f"got {first['input']!r:.60}: {message}", field=".".join(map(str, first["loc"]))
-        ) from None
+        name = ".".join(map(str, first["loc"]))
+        message = f"got {first['input']!r:.60}: {first['msg'].removeprefix('Value error, ')}"
+        if first["type"] == "missing":
+            meaning = model.model_fields[name].description
+            message = f"wanted --set {name}=...: {meaning}"
+        raise OptionError(message, field=name) from None
 
 
 def _load(where: str) -> Any:

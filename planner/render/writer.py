@@ -78,6 +78,27 @@ def write_bundle(
         OutputError: If a file was edited or is not ours, the folder holds a bundle of another
             target or family, or the file system refuses.
     """
+    folder = Path(os.path.realpath(folder))
+    try:
+        plan = compare_bundle(folder, files, about=about, force=force)
+        manifest = _manifest(files, about)
+        if plan.changed or plan.removed or _text(folder / MANIFEST) != manifest:
+            _apply(folder, files, plan, manifest)
+        return plan
+    except OSError as error:
+        reason = error.strerror or str(error)
+        where = error.filename or folder
+        raise OutputError(f"cannot write the bundle: {reason}", file=str(where)) from None
+
+
+def compare_bundle(
+    folder: Path, files: Mapping[str, str], *, about: Mapping[str, str], force: bool = False
+) -> Written:
+    """Return what `write_bundle` would do to each file, without doing it.
+
+    Raises:
+        OutputError: As `write_bundle`.
+    """
     for path in files:
         _check_path(path)
     folder = Path(os.path.realpath(folder))
@@ -91,15 +112,11 @@ def write_bundle(
                         f"{about[key]!r}; choose another folder, or overwrite with --force",
                         file=str(folder),
                     )
-        plan = _compare(folder, files, old, force)
-        manifest = _manifest(files, about)
-        if plan.changed or plan.removed or _text(folder / MANIFEST) != manifest:
-            _apply(folder, files, plan, manifest)
-        return plan
+        return _compare(folder, files, old, force)
     except OSError as error:
         reason = error.strerror or str(error)
         where = error.filename or folder
-        raise OutputError(f"cannot write the bundle: {reason}", file=str(where)) from None
+        raise OutputError(f"cannot read the bundle: {reason}", file=str(where)) from None
 
 
 def _check_path(path: str) -> None:

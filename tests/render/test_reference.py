@@ -53,7 +53,7 @@ def fake_planner(folder: Path, body: str) -> str:
 def test_run_files_hold_the_run_and_settings_the_trainer_knows(tmp_path: Path) -> None:
     plan = two_runs()
     options = {"precision": "fp32", "micro_batch": "4", "compile": "true", "eval_steps": "10"}
-    bundle = render_plan(plan, "torch", tmp_path / "jobs", options=options)
+    bundle = render_plan(plan, "torch+local", tmp_path / "jobs", options=options)
     files = bundle.rendered.files
     assert [path for path in files if "run-seed" in path] == [
         "big/run-seed0.json",
@@ -68,8 +68,8 @@ def test_run_files_hold_the_run_and_settings_the_trainer_knows(tmp_path: Path) -
 
 
 def test_again_the_same_and_checked(tmp_path: Path) -> None:
-    render_plan(two_runs(), "torch", tmp_path)
-    assert render_plan(two_runs(), "torch", tmp_path).written.changed == ()
+    render_plan(two_runs(), "torch+local", tmp_path)
+    assert render_plan(two_runs(), "torch+local", tmp_path).written.changed == ()
     assert [check.problems for check in check_bundle(tmp_path)] == [()] * 5
     path = tmp_path / "small" / "run-seed0.json"
     path.write_text(path.read_text().replace('"steps": 7', '"steps": 8'))
@@ -81,7 +81,7 @@ def test_again_the_same_and_checked(tmp_path: Path) -> None:
 
 
 def test_settings_of_a_run_file_may_be_edited(tmp_path: Path) -> None:
-    render_plan(tiny_plan(), "torch", tmp_path)
+    render_plan(tiny_plan(), "torch+local", tmp_path)
     (path,) = tmp_path.rglob("run-seed0.json")
     document = json.loads(path.read_text())
     document["settings"]["log_steps"] = 10
@@ -110,7 +110,7 @@ def test_wrong_run_file(tmp_path: Path, change: dict[str, object], message: str)
 
 
 def test_all_runs_start_small_ones_first_and_what_is_done_is_skipped(tmp_path: Path) -> None:
-    render_plan(two_runs(), "torch", tmp_path / "jobs", options={"runs_dir": "out of here"})
+    render_plan(two_runs(), "torch+local", tmp_path / "jobs", options={"runs_dir": "out of here"})
     done = 'echo "$1|$(basename "$2")|$4|$5"; mkdir -p "$4/checkpoints"; '
     done += '[ "$(basename "$(dirname "$4")")" = big ] || touch "$4/checkpoints/step-00000007.pt"'
     path = fake_planner(tmp_path / "bin", done)
@@ -132,7 +132,7 @@ def test_all_runs_start_small_ones_first_and_what_is_done_is_skipped(tmp_path: P
 
 
 def test_a_failure_stops_and_its_exit_code_comes_through(tmp_path: Path) -> None:
-    render_plan(two_runs(), "torch", tmp_path / "jobs")
+    render_plan(two_runs(), "torch+local", tmp_path / "jobs")
     path = fake_planner(tmp_path / "bin", "exit 130")
     stopped = bash(tmp_path / "jobs" / "launch.sh", tmp_path, PATH=path)
     assert stopped.returncode == 130
@@ -142,7 +142,7 @@ def test_a_failure_stops_and_its_exit_code_comes_through(tmp_path: Path) -> None
 def test_names_are_literal(tmp_path: Path) -> None:
     plan = rename(tiny_plan(), family=NASTY, runs=[NASTY])
     options = {"data_dir": NASTY, "runs_dir": NASTY, "processes": "2"}
-    bundle = render_plan(plan, "torch", tmp_path / "jobs", options=options)
+    bundle = render_plan(plan, "torch+local", tmp_path / "jobs", options=options)
     (path,) = (p for p in bundle.rendered.files if p.endswith("run-seed0.json"))
     file = load_run_file(bundle.rendered.files[path])
     assert file is not None

@@ -1,0 +1,1 @@
+"""Trainer ``hf-granite``: Granite models of Hugging Face Transformers 5."""

@@ -1,0 +1,1 @@
+"""Trainer ``olmo-core``: OLMo-core 3."""

@@ -1,0 +1,159 @@
+"""What trainers have in common that are a rendered Python script and a YAML file for each run.
+
+The script lies in every run's folder, so that a folder can be taken away alone; the file beside it
+says everything that differs. ``train.py CONFIG... --check`` is the target's own validator: it
+builds model and optimizer with the target's classes.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator
+
+from planner.render.about import about_run
+from planner.render.errors import CannotExpressError
+from planner.render.schedule import pieces
+from planner.render.target import Job, Output, Slot
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from planner.plan.model import Run
+    from planner.render.contract import Contract
+    from planner.render.groups import Group
+    from planner.render.target import Context
+
+SCRIPT = "train.py"
+_VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
+
+
+class ScriptTrainerOptions(BaseModel):
+    """Options of every such trainer."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: str = Field(
+        "env:TRAIN_DATA_DIR",
+        min_length=1,
+        description="folder made by planner prepare; env:NAME takes it from the environment",
+    )
+    precision: Literal["bf16", "fp32"] | None = Field(None, description="default the plan's")
+    micro_batch: int | None = Field(
+        None, ge=1, description="sequences of one process at a time; default the plan's"
+    )
+    checkpoint_steps: int | None = Field(
+        None, ge=1, description="steps between checkpoints; default a tenth of all"
+    )
+    log_steps: int = Field(1, ge=1, description="steps between lines of the log")
+
+    @field_validator("data_dir")
+    @classmethod
+    def _folder(cls, value: str) -> str:
+        if "\0" in value:
+            raise ValueError("a path cannot hold a NUL character")
+        if value.startswith("env:") and not _VARIABLE.fullmatch(value):
+            raise ValueError("wanted env:NAME with a name of letters, digits and underscores")
+        return value
+
+
+class Lowered(Protocol):
+    """What every such trainer makes of a run before its templates do."""
+
+    @property
+    def model(self) -> dict[str, Any]:
+        """Settings of the target's model, by its own names."""
+        ...
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """The optimizer's groups."""
+        ...
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know."""
+        ...
+
+
+def render_script(
+    context: Context,
+    options: ScriptTrainerOptions,
+    *,
+    contract: Contract,
+    lower: Callable[[Run], Lowered],
+    finished: Callable[[Run], str],
+) -> Output:
+    """Return ``RUN/train.py`` and ``RUN/config-seedK.yaml`` of every run, and their jobs.
+
+    Args:
+        context: What is rendered.
+        options: The trainer's options.
+        contract: Its contract, whose name is also that of its folder of templates.
+        lower: What makes the target's settings of a run.
+        finished: The file, below a run's output, that is there once it is done.
+
+    Raises:
+        CannotExpressError: If the target cannot run what the plan says.
+        TemplateError: If a template fails.
+    """
+    name = contract.trainer
+    script = context.engine.render(f"{name}/train.py.j2", context.common())
+    files: dict[str, str] = {}
+    jobs: list[Job] = []
+    warnings: list[str] = []
+    reads = (options.data_dir.removeprefix("env:"),) if options.data_dir.startswith("env:") else ()
+    for run in context.plan.runs:
+        settings = lower(run)
+        warnings += settings.warnings
+        if options.micro_batch and run.batch.sequences % options.micro_batch:
+            raise CannotExpressError(
+                f"run {run.name} has a global batch of {run.batch.sequences} sequences, which "
+                f"a micro batch of {options.micro_batch} does not divide",
+                field="micro_batch",
+            )
+        folder = context.folders[run.name]
+        files[f"{folder}/{SCRIPT}"] = script
+        program = (Slot.BUNDLE, f"/{folder}/{SCRIPT}")
+        fit = (program, Slot.CONFIG, "--output", Slot.OUTPUT)
+        shared = {
+            **context.common(),
+            "run": run,
+            "settings": settings,
+            "pieces": pieces(run),
+            "options": options,
+            "precision": options.precision or run.precision,
+            "micro": options.micro_batch or run.batch.micro,
+            "checkpoint_steps": options.checkpoint_steps or max(1, run.steps // 10),
+        }
+        for seed in run.seeds:
+            config = f"{folder}/config-seed{seed}.yaml"
+            values = {**shared, "seed": seed, "about": about_run(context.plan, run, seed)}
+            files[config] = context.engine.render(f"{name}/config.yaml.j2", values)
+            jobs.append(
+                context.job(
+                    run,
+                    seed,
+                    config=config,
+                    finished=finished(run),
+                    commands={
+                        "fit": ("python", *fit),
+                        "validate": ("python", program, Slot.CONFIG, "--check"),
+                    },
+                    program="python",
+                    torchrun=fit,
+                    reads=reads,
+                    processes=run.batch.data_parallel,
+                )
+            )
+    files["README.md"] = context.engine.render(
+        f"{name}/README.md.j2",
+        {
+            **context.common(),
+            "options": options,
+            "contract": contract,
+            "warnings": warnings,
+        },
+    )
+    return Output(files, tuple(jobs), tuple(warnings))

@@ -1,0 +1,384 @@
+"""Trainers built from rendered files, tensor by tensor: what the shared tests compare.
+
+Each target has one function that builds its model and optimizer with the target's own classes from
+a rendered bundle, and says of every parameter which of the reference model's weights it is, what
+the built model multiplies it by, and what the optimizer does with it. All that is read from the
+built objects, not from the file.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from planner.plan import Plan, Run, sealed
+from planner.plan.model import Parametrization, Params
+from planner.render import render_plan
+
+from .plans import make_plan, make_run
+
+
+@dataclass(frozen=True)
+class Part:
+    """One parameter of a built model.
+
+    Attributes:
+        name: The target's name for it.
+        tensor_class: The plan's row.
+        weight: The parameter.
+        reference: Name of the reference model's parameter; None if it has none.
+        rows: Which rows of that parameter it is.
+        native: What the built model multiplies it by; for a bias, also the product it is added to.
+        group: The optimizer's group.
+        owner: Class of the weights that a bias is added to.
+        attention: What the built model multiplies q.k by, for what makes up q.
+    """
+
+    name: str
+    tensor_class: str
+    weight: Any
+    reference: str
+    rows: slice
+    native: float
+    group: dict[str, Any] = field(repr=False)
+    owner: str | None = None
+    attention: float | None = None
+
+    def factor(self, run: Run) -> float:
+        """How many times the plan's weights the built model holds."""
+        wanted = run.tensor(self.tensor_class).forward_multiplier
+        native = self.native
+        if self.owner is not None:
+            wanted *= run.tensor(self.owner).forward_multiplier
+        if self.attention is not None:
+            wanted *= run.model.attention_multiplier
+            native *= self.attention
+        return wanted / native
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model and optimizer built from rendered files.
+
+    Attributes:
+        model: The target's model.
+        parts: Its parameters.
+        betas: Of the optimizer.
+        factor: Share of the peak learning rate that update number i uses.
+        logits: What logits are multiplied by.
+        eps: ``exact`` if every class can have its own epsilon.
+    """
+
+    model: Any
+    parts: tuple[Part, ...]
+    betas: tuple[float, float]
+    factor: Callable[[int], float]
+    logits: float
+    eps: str = "exact"
+
+
+def counted_run(rule: Parametrization, **changes: Any) -> Run:
+    """Return a run whose parameter count is that of the reference model."""
+    from planner.train.model import Transformer
+
+    run = make_run(rule, **changes)
+    total = sum(p.numel() for p in Transformer(run, 0).parameters())
+    return replace(run, params=Params(total, run.params.non_embedding, total))
+
+
+def write(run: Run, rule: Parametrization, target: str, folder: Path, **options: Any) -> Plan:
+    """Render a plan of one run into a folder; return the plan."""
+    plan = sealed(make_plan(run, rule=rule))
+    render_plan(plan, f"{target}+local", folder, options=options)
+    return plan
+
+
+def script_of(folder: Path) -> Any:
+    """Import the rendered ``train.py`` of a run's folder."""
+    spec = importlib.util.spec_from_file_location("rendered_train", folder / "train.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def start(
+    folder: Path, seed: int, output: Path, *, processes: int = 1, **env: str
+) -> subprocess.CompletedProcess[str]:
+    """Run a rendered script in a process of its own, by torchrun if there are several."""
+    command = [sys.executable, "-P"]
+    if processes > 1:
+        command += ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    config = folder / f"config-seed{seed}.yaml"
+    return subprocess.run(
+        [*command, str(folder / "train.py"), str(config), "--output", str(output)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **env},
+        cwd=output.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def groups_by_parameter(optimizer: Any) -> dict[int, dict[str, Any]]:
+    """Return the optimizer's group of every parameter, by identity; no parameter is in two."""
+    found: dict[int, dict[str, Any]] = {}
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            assert id(parameter) not in found
+            found[id(parameter)] = group
+    return found
+
+
+def hf_granite(run: Run, bundle: Path, seed: int = 0) -> Built:
+    """Build with Transformers' Granite and torch's AdamW."""
+    folder = bundle / run.name
+    script = script_of(folder)
+    config = script.read_config(folder / f"config-seed{seed}.yaml")
+    model = script.make_model(config)
+    optimizer = script.make_optimizer(model, config)
+    schedule = script.make_schedule(optimizer, config)
+    shape, inner = run.model, model.model
+    residual = {layer.residual_multiplier for layer in inner.layers}
+    scale = {layer.self_attn.scaling for layer in inner.layers}
+    (multiplier,), (attention,) = residual, scale
+    groups = groups_by_parameter(optimizer)
+    peaks = {id(group): group["initial_lr"] for group in optimizer.param_groups}
+    kv, width = shape.n_kv_heads * shape.head_dim, shape.n_heads * shape.head_dim
+    places = {
+        "self_attn.q_proj": ("attn_qkv", "attention.qkv", slice(0, width)),
+        "self_attn.k_proj": ("attn_qkv", "attention.qkv", slice(width, width + kv)),
+        "self_attn.v_proj": ("attn_qkv", "attention.qkv", slice(width + kv, width + 2 * kv)),
+        "self_attn.o_proj": ("attn_out", "attention.out", slice(None)),
+        "mlp.gate_proj": ("ffn_in", "ffn.inner", slice(0, shape.d_ffn)),
+        "mlp.up_proj": ("ffn_in", "ffn.inner", slice(shape.d_ffn, 2 * shape.d_ffn)),
+        "mlp.down_proj": ("ffn_out", "ffn.out", slice(None)),
+        "input_layernorm": ("norm", "attention_norm", slice(None)),
+        "post_attention_layernorm": ("norm", "ffn_norm", slice(None)),
+    }
+    top = {
+        "model.embed_tokens.weight": ("embedding", "embedding.weight", inner.embedding_multiplier),
+        "model.norm.weight": ("final_norm", "norm.weight", 1.0),
+        "lm_head.weight": ("unembedding", "unembedding.weight", 1 / model.config.logits_scaling),
+    }
+
+    def parts() -> Iterator[Part]:
+        for name, weight in model.named_parameters():
+            group = {**groups[id(weight)], "lr": peaks[id(groups[id(weight)])]}
+            if name in top:
+                tensor_class, reference, native = top[name]
+                yield Part(name, tensor_class, weight, reference, slice(None), native, group)
+                continue
+            match = re.fullmatch(r"model\.layers\.(\d+)\.(.+)\.(weight|bias)", name)
+            assert match is not None, name
+            owner, place, rows = places[match[2]]
+            native = multiplier if owner in ("attn_out", "ffn_out") else 1.0
+            reference = f"blocks.{match[1]}.{place}.{match[3]}"
+            bias = match[3] == "bias"
+            yield Part(
+                name,
+                "bias" if bias else owner,
+                weight,
+                reference,
+                rows,
+                native,
+                group,
+                owner=owner if bias else None,
+                attention=attention if match[2].endswith("q_proj") else None,
+            )
+
+    return Built(
+        model,
+        tuple(parts()),
+        tuple(optimizer.defaults["betas"]),
+        schedule.lr_lambdas[0],
+        1 / model.config.logits_scaling,
+    )
+
+
+def torch_reference(run: Run, bundle: Path, seed: int = 0) -> Built:
+    """Build with this project's reference trainer."""
+    from planner.train.config import read_job
+    from planner.train.model import Transformer
+    from planner.train.optimizer import make_optimizer, table_values
+    from planner.train.schedule import rate_factor
+
+    job = read_job(str(bundle / run.name / f"run-seed{seed}.json"), None, {})
+    model = Transformer(job.run, job.seed)
+    values = table_values(model, job.run)
+    optimizer = make_optimizer(model.tensors(), values, job.run.optimizer.betas)
+    groups = groups_by_parameter(optimizer)
+    modules = dict(model.named_modules())
+    found = []
+    for name, tensor_class, weight in model.tensors():
+        module = modules[name.rpartition(".")[0]]
+        owner = module.classes["weight"] if tensor_class == "bias" else None
+        native = module.multiplier
+        if owner is not None:
+            native *= module.bias_multiplier
+        group = groups[id(weight)]
+        attention = model.blocks[0].attention.scale if tensor_class == "attn_qkv" else None
+        found.append(
+            Part(name, tensor_class, weight, name, slice(None), native, group, owner, attention)
+        )
+    return Built(
+        model,
+        tuple(found),
+        tuple(optimizer.defaults["betas"]),
+        lambda update: rate_factor(job.run, update),
+        model.logit_multiplier,
+    )
+
+
+def olmo_core(run: Run, bundle: Path, seed: int = 0) -> Built:
+    """Build with OLMo-core's transformer, train module and AdamW."""
+    import torch
+
+    folder = bundle / run.name
+    script = script_of(folder)
+    config = script.read_config(folder / f"config-seed{seed}.yaml")
+    micro, _ = script.split_batch(config["batch"], 1)
+    module = script.make_train_module(config, micro, device=torch.device("cpu"))
+    model, shape = module.model, run.model
+    blocks = list(model.blocks.values())
+    (attention,) = {block.attention.backend.scale for block in blocks}
+    attention = attention or 1 / math.sqrt(blocks[0].attention.head_dim)
+    (first,) = {block.attention_residual_stream.alpha for block in blocks}
+    (second,) = {block.feed_forward_residual_stream.alpha for block in blocks}
+    embedding = 1.0 if model.embed_scale is None else model.embed_scale
+    groups = groups_by_parameter(module.optim)
+    kv, width = shape.n_kv_heads * shape.head_dim, shape.n_heads * shape.head_dim
+    every = slice(None)
+    places = {
+        "attention.w_q": ("attn_qkv", "attention.qkv", slice(0, width), 1.0),
+        "attention.w_k": ("attn_qkv", "attention.qkv", slice(width, width + kv), 1.0),
+        "attention.w_v": ("attn_qkv", "attention.qkv", slice(width + kv, width + 2 * kv), 1.0),
+        "attention.w_out": ("attn_out", "attention.out", every, first),
+        "feed_forward.w1": ("ffn_in", "ffn.inner", slice(0, shape.d_ffn), 1.0),
+        "feed_forward.w3": ("ffn_in", "ffn.inner", slice(shape.d_ffn, 2 * shape.d_ffn), 1.0),
+        "feed_forward.w2": ("ffn_out", "ffn.out", every, second),
+        "attention_norm": ("norm", "attention_norm", every, 1.0),
+        "feed_forward_norm": ("norm", "ffn_norm", every, 1.0),
+    }
+    top = {
+        "embeddings.weight": ("embedding", "embedding.weight", embedding),
+        "lm_head.norm.weight": ("final_norm", "norm.weight", 1.0),
+        "lm_head.norm.bias": ("final_norm", "norm.bias", 1.0),
+        "lm_head.w_out.weight": ("unembedding", "unembedding.weight", 1.0),
+    }
+
+    def parts() -> Iterator[Part]:
+        for name, weight in model.named_parameters():
+            group = groups[id(weight)]
+            if name in top:
+                tensor_class, reference, native = top[name]
+                yield Part(name, tensor_class, weight, reference, every, native, group)
+                continue
+            match = re.fullmatch(r"blocks\.(\d+)\.(.+)\.(weight|bias)", name)
+            assert match is not None, name
+            owner, place, rows, native = places[match[2]]
+            bias = match[3] == "bias" and owner != "norm"
+            yield Part(
+                name,
+                "bias" if bias else owner,
+                weight,
+                f"blocks.{match[1]}.{place}.{match[3]}",
+                rows,
+                native,
+                group,
+                owner=owner if bias else None,
+                attention=attention if match[2] == "attention.w_q" else None,
+            )
+
+    betas = {tuple(group["betas"]) for group in module.optim.param_groups}
+    assert len(betas) == 1
+    return Built(
+        model,
+        tuple(parts()),
+        betas.pop(),
+        lambda update: module.scheduler.get_lr(1.0, update + 1, run.steps),
+        1.0,
+    )
+
+
+BUILDERS: dict[str, Callable[..., Built]] = {
+    "torch": torch_reference,
+    "hf-granite": hf_granite,
+    "olmo-core": olmo_core,
+}
+
+
+def compare_with_table(run: Run, built: Built) -> dict[str, float]:
+    """Compare every tensor with the plan's table after undoing what was folded.
+
+    Exact (1e-12) for learning rate, decay and epsilon; 3 % for the measured standard deviation of
+    a class, and for each tensor with at least 20,000 entries.
+
+    Returns:
+        By class: the measured standard deviation over the plan's.
+    """
+    close = {"rel_tol": 1e-12, "abs_tol": 0.0}
+    squares: dict[str, tuple[float, int]] = {}
+    for part in built.parts:
+        row, c = run.tensor(part.tensor_class), part.factor(run)
+        assert math.isclose(part.group["lr"] / c, row.lr, **close), part
+        assert math.isclose(part.group["weight_decay"] * c, row.weight_decay, **close), part
+        eps = part.group["eps"]
+        if built.eps == "exact":
+            assert math.isclose(eps * c, row.eps, **close), part
+        else:
+            assert run.optimizer.eps_mode == "negligible"
+            assert eps == run.optimizer.eps <= 1e-12
+        data = part.weight.detach().double() / c
+        if row.init_std is None:
+            constant = 0.0 if part.name.endswith("bias") else 1.0
+            assert bool((abs(data - constant) < 1e-6).all()), part
+            continue
+        total, count = squares.get(part.tensor_class, (0.0, 0))
+        own = float(data.square().sum())
+        squares[part.tensor_class] = total + own, count + data.numel()
+        assert abs(float(data.mean())) < 6 * row.init_std / math.sqrt(data.numel()), part
+        if data.numel() >= 20_000:
+            assert math.isclose(math.sqrt(own / data.numel()), row.init_std, rel_tol=0.03), part
+    assert len({id(part.weight) for part in built.parts}) == len(built.parts)
+    assert len(built.parts) == len(list(built.model.parameters()))
+    assert built.betas == run.optimizer.betas
+    if run.model.tied_embeddings:
+        (table,) = [part for part in built.parts if part.tensor_class == "embedding"]
+        head = run.tensor("unembedding").forward_multiplier
+        assert math.isclose(built.logits * table.factor(run), head, **close)
+    ratios = {}
+    for name, (total, count) in squares.items():
+        std = run.tensor(name).init_std
+        assert std is not None
+        ratios[name] = math.sqrt(total / count) / std
+        assert math.isclose(ratios[name], 1.0, rel_tol=0.03), (name, ratios[name])
+    return ratios
+
+
+def copy_to_reference(run: Run, built: Built) -> Any:
+    """Return the reference model with the built model's weights, what was folded undone."""
+    import torch
+
+    from planner.train.model import Transformer
+
+    reference = Transformer(run, 0)
+    tensors = {name: parameter for name, _, parameter in reference.tensors()}
+    filled = dict.fromkeys(tensors, 0)
+    with torch.no_grad():
+        for part in built.parts:
+            target = tensors[part.reference][part.rows]
+            target.copy_(part.weight / part.factor(run))
+            filled[part.reference] += target.numel()
+    assert filled == {name: parameter.numel() for name, parameter in tensors.items()}
+    return reference

@@ -1,0 +1,76 @@
+"""One plan, every trainer: what is built from rendered files is the plan's table (issue 7, 1)."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.plan.model import Parametrization
+from planner.render.schedule import learning_rate
+
+from .built import BUILDERS, compare_with_table, counted_run, write
+from .plans import parametrization
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+RULES = [
+    parametrization("standard"),
+    parametrization("mup", "coupled"),
+    parametrization("mup", "independent"),
+    parametrization("completep", "coupled"),
+    parametrization("completep", "independent"),
+    parametrization("completep", "independent", depth_exponent=0.5),
+]
+LLAMA: dict[str, Any] = {
+    "gated": True,
+    "activation": "silu",
+    "position": "rope",
+    "norm": "rmsnorm",
+    "d_ffn": 320,
+}
+GROUPED = {**LLAMA, "n_kv_heads": 2}
+# Target to what it can run: by name, the architecture; and whether it has one epsilon for all.
+ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
+    "torch": {"llama": LLAMA, "biased": {**GROUPED, "biases": True, "tied": True}},
+    "hf-granite": {"llama": LLAMA, "biased": {**GROUPED, "biases": True, "tied": True}},
+    "olmo-core": {
+        "llama": LLAMA,
+        "biased": {**GROUPED, "biases": True, "tied": True},
+        "layernorm": {**LLAMA, "norm": "layernorm", "biases": True, "position": "none"},
+    },
+}
+EPS = dict.fromkeys(ARCHITECTURES, (1e-8, "exact"))
+PACKAGES = {"torch": "torch", "hf-granite": "transformers", "olmo-core": "olmo_core"}
+
+
+def cases() -> list[Any]:
+    """Target and architecture, marked with what they need."""
+    found = []
+    for target, kinds in ARCHITECTURES.items():
+        marks = [] if target == "torch" else [pytest.mark.trainers]
+        found += [pytest.param(target, kind, marks=marks, id=f"{target}-{kind}") for kind in kinds]
+    return found
+
+
+@pytest.mark.parametrize(("width", "depth"), [(128, 5), (256, 3)])
+@pytest.mark.parametrize("rule", RULES, ids=lambda p: f"{p.kind}-{p.decay}-{p.depth_exponent}")
+@pytest.mark.parametrize(("target", "kind"), cases())
+def test_what_is_built_is_the_plans_table(
+    target: str, kind: str, rule: Parametrization, width: int, depth: int, tmp_path: Path
+) -> None:
+    if importlib.util.find_spec(PACKAGES[target]) is None:
+        pytest.skip(f"{PACKAGES[target]} is not installed")
+    eps, mode = EPS[target]
+    shape = ARCHITECTURES[target][kind]
+    run = counted_run(rule, d_model=width, n_layers=depth, eps=eps, eps_mode=mode, **shape)
+    plan = write(run, rule, target, tmp_path)
+    built = BUILDERS[target](plan.runs[0], tmp_path)
+    ratios = compare_with_table(plan.runs[0], built)
+    worst = max(ratios.values(), key=lambda ratio: abs(ratio - 1))
+    print(f"\n{target} {kind} {rule.kind} {width}x{depth}: worst std {worst:.4f} of the plan's")
+    base = rule.base_lr
+    for update in (0, 1, 5, 10, 11, 50, 99):
+        assert built.factor(update) * base == pytest.approx(learning_rate(run, update), rel=1e-12)
