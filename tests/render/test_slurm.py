@@ -56,7 +56,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "data"
 
 
-def wait(what: str, ready: Callable[[], Any], seconds: float = 240) -> Any:
+def wait(what: str, ready: Callable[[], Any], seconds: float = 600) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         found = ready()
