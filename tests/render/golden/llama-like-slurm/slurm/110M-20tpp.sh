@@ -21,8 +21,8 @@
 #SBATCH --requeue
 #SBATCH --signal=B:USR1@120
 #
-# 120 seconds before its time is over, and when it is preempted with a user signal, the job writes
-# a checkpoint and goes back into the queue. Names and folders are literal text.
+# 120 seconds before its time is over the job writes a checkpoint and goes back into the queue.
+# Names and folders are literal text.
 # shellcheck disable=SC2016,SC2317,SC2329
 set -euo pipefail
 
