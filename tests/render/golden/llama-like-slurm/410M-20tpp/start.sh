@@ -115,11 +115,16 @@ workers() {
   done
 }
 stop=
+told=
 tell() {
   stop=$1
+  if [[ -n $told ]]; then
+    return # A second TERM would end the trainer before its checkpoint is written.
+  fi
   local found
   read -r -d '' -a found < <(workers "$agent") || true
   if [[ -n ${found[0]:-} ]]; then
+    told=1
     kill -TERM "${found[@]}" 2>/dev/null || true
   else
     kill -HUP "$agent" 2>/dev/null || true # It has not started any yet.

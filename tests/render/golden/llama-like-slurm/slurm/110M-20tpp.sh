@@ -57,9 +57,26 @@ stop=
 step=
 on_signal() {
   stop=1
-  kill -USR1 "$step" 2>/dev/null || true
+  [[ -z $step ]] || kill -USR1 "$step" 2>/dev/null || true
 }
 trap on_signal USR1
+
+# Slurm sends its signal once, maybe before all are there to hear it: so the time is watched here too.
+watch_time() {
+  local end
+  end=$(scontrol show job "$SLURM_JOB_ID" | sed -n 's/.* EndTime=\([^ ]*\).*/\1/p' | head -n 1)
+  end=$(date -d "$end" +%s 2>/dev/null) || return 0 # There is no limit.
+  while kill -0 "$$" 2>/dev/null; do
+    if (($(date +%s) >= end - 120)); then
+      kill -USR1 "$$" 2>/dev/null || true
+    fi
+    sleep 5
+  done
+}
+watch_time &
+watcher=$!
+trap 'kill "$watcher" 2>/dev/null || true' EXIT
+
 srun --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --kill-on-bad-exit=1 \
   bash "$bundle/$folder/start.sh" "$seed" "$@" &
 step=$!
