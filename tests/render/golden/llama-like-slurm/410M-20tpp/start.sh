@@ -114,6 +114,17 @@ workers() {
     fi
   done
 }
+# A process that is still starting up does not catch the signal (15) yet and would pass over it.
+catches() {
+  local key mask
+  while read -r key mask; do
+    if [[ $key == SigCgt: ]]; then
+      (((16#${mask: -8} & 1 << 14) != 0))
+      return
+    fi
+  done 2>/dev/null <"/proc/$1/status"
+  return 1
+}
 stop=
 told=
 tell() {
@@ -121,14 +132,17 @@ tell() {
   if [[ -n $told ]]; then
     return # A second TERM would end the trainer before its checkpoint is written.
   fi
-  local found
+  local found each
   read -r -d '' -a found < <(workers "$agent") || true
-  if [[ -n ${found[0]:-} ]]; then
-    told=1
-    kill -TERM "${found[@]}" 2>/dev/null || true
-  else
+  if [[ -z ${found[0]:-} ]]; then
     kill -HUP "$agent" 2>/dev/null || true # It has not started any yet.
+    return
   fi
+  for each in "${found[@]}"; do
+    catches "$each" || return 0
+  done
+  told=1
+  kill -TERM "${found[@]}" 2>/dev/null || true
 }
 
 export PET_MAX_RESTARTS=0 PET_SIGNALS_TO_HANDLE=SIGINT,SIGHUP,SIGQUIT
@@ -142,6 +156,11 @@ trap 'tell TERM' TERM
 status=0
 wait "$agent" || status=$?
 while kill -0 "$agent" 2>/dev/null; do # A signal ends the waiting, not the process.
+  if [[ -n $stop && -z $told ]]; then
+    sleep 2
+    tell "$stop"
+    continue
+  fi
   status=0
   wait "$agent" || status=$?
 done
