@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/.done
 CEREBRAS := .venv-cerebras
 TRAINERS := .venv-trainers
+LAUNCHERS := .venv-launchers
 BENCH := .venv-bench
 PIP := python -m pip --disable-pip-version-check
 PYTEST_ARGS ?=
@@ -22,14 +23,15 @@ INPUTS := pyproject.toml CMakeLists.txt LICENSE README.md \
   $(shell find csrc planner templates ! -name '*.py[co]' ! -name __pycache__)
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
-.PHONY: help demo test lint format bench bench-startup bench-archive evaluate test-cerebras \
-  test-trainers test-sanitizers test-emulated fuzz clean
+.PHONY: help demo test lint format bench bench-startup bench-archive bench-render evaluate \
+  test-cerebras test-trainers test-launchers test-slurm test-sanitizers test-emulated fuzz clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo "make lint | format | bench | bench-startup | bench-archive | evaluate | test-cerebras"
-	@echo "make test-trainers | test-sanitizers | test-emulated | fuzz | clean"
+	@echo "make lint | format | bench | bench-startup | bench-archive | bench-render | evaluate"
+	@echo "make test-cerebras | test-trainers | test-launchers | test-slurm"
+	@echo "make test-sanitizers | test-emulated | fuzz | clean"
 
 demo: $(DONE)/wheel
 	@mkdir -p out/celerity
@@ -57,6 +59,10 @@ bench-startup: $(DONE)/wheel
 bench-archive: $(DONE)/wheel
 	$(BIN)/python benchmarks/archive.py $(BENCH_ARGS)
 
+# A thousand runs for every target.
+bench-render: $(DONE)/wheel
+	$(BIN)/python benchmarks/render.py $(BENCH_ARGS)
+
 # How well the analytics do on real runs; EVALUATE_ARGS="ladder" for a part, printed.
 EVALUATE_ARGS ?= -o docs/accuracy.md --json build/accuracy.json
 evaluate: $(DONE)/wheel $(DONE)/test
@@ -76,6 +82,17 @@ test-cerebras: $(CEREBRAS)/.done/wheel
 # The real trainers that are rendered for, beside the package: about 2 GB.
 test-trainers: $(TRAINERS)/.done/wheel
 	PLANNER_REQUIRE_TRAINERS=1 $(TRAINERS)/bin/pytest -m trainers $(PYTEST_ARGS)
+
+# What the launchers render, read by the programs that it is for: about 0.7 GB.
+test-launchers: $(LAUNCHERS)/.done/wheel
+	$(LAUNCHERS)/bin/$(PIP) check
+	PATH="$(abspath $(LAUNCHERS))/bin:$$PATH" PLANNER_REQUIRE_LAUNCHERS=1 \
+	  $(LAUNCHERS)/bin/pytest -m launchers $(PYTEST_ARGS)
+
+# A Slurm cluster on this machine's loopback, as root; Debian's packages are installed if missing.
+test-slurm: $(DONE)/wheel $(DONE)/test $(DONE)/train
+	.ci/slurm
+	PLANNER_REQUIRE_SLURM=1 $(BIN)/pytest -m slurm $(PYTEST_ARGS)
 
 # The C++ tests need no Python. One build per sanitizer, each kept in build/; the one that checks
 # memory is also the fuzzer's. -O1, because -O2 with sanitizers compiles four times as long.
@@ -110,7 +127,8 @@ fuzz: build-sanitizer-memory
 	.ci/fuzz build/memory/csrc/tests/kernel_fuzz $(FUZZ_SECONDS)
 
 clean:
-	rm -rf $(VENV) $(CEREBRAS) $(TRAINERS) $(BENCH) build out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) $(CEREBRAS) $(TRAINERS) $(LAUNCHERS) $(BENCH) build out \
+	  .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # --- how the environments are made; each file says that a step is done -------------------------
 
@@ -159,6 +177,16 @@ $(TRAINERS)/.done/wheel: $(TRAINERS)/.done/venv $(DONE)/wheel
 	$(TRAINERS)/bin/$(PIP) install -q "$$(echo build/wheel/*.whl)[test,train]" \
 	  "transformers[torch]" ai2-olmo-core \
 	  -c .ci/constraints-train.txt -c .ci/constraints-trainers.txt
+	@touch $@
+
+$(LAUNCHERS)/.done/venv: .ci/make-venv .ci/requirements-launchers.txt
+	.ci/make-venv $(LAUNCHERS)
+	$(LAUNCHERS)/bin/$(PIP) install -q -r .ci/requirements-launchers.txt
+	@mkdir -p $(@D) && touch $@
+
+$(LAUNCHERS)/.done/wheel: $(LAUNCHERS)/.done/venv $(DONE)/wheel
+	$(LAUNCHERS)/bin/$(PIP) install -q --force-reinstall --no-deps build/wheel/*.whl
+	$(LAUNCHERS)/bin/$(PIP) install -q "$$(echo build/wheel/*.whl)[test]"
 	@touch $@
 
 $(BENCH)/.done/venv: .ci/make-venv

@@ -278,8 +278,8 @@ def print_targets(described: Sequence[dict[str, Any]], *, options: bool) -> None
             table.add_column(name, overflow="fold")
         for target in targets:
             launcher = target["launcher"]
-            default = " (the default)" if launcher["default"] else ""
-            table.add_row(Text(target["target"]), Text(launcher["summary"] + default))
+            default = " (default)" if launcher["default"] else ""
+            table.add_row(Text(target["target"] + default), Text(launcher["summary"]))
         out.print(table)
         if options:
             table = Table(box=box.SIMPLE_HEAD, pad_edge=False)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from planner.errors import PlanFileError
-from planner.plan.codec import run_from_document, to_json
+from planner.plan.codec import indented, run_from_document
 from planner.units import show
 
 if TYPE_CHECKING:
@@ -40,9 +40,9 @@ def dump_run_file(file: RunFile) -> str:
         "family": file.family,
         "plan": file.plan_digest,
         "settings": file.settings,
-        "run": to_json(file.run),
+        "run": file.run,
     }
-    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    return indented(document) + "\n"
 
 
 def load_run_file(text: str | bytes, name: str = "<run>") -> RunFile | None:

@@ -87,9 +87,10 @@ class Engine:
             return template.render(values)
         except Exception as error:
             file, line = _where(error, template)
-            raise TemplateError(
-                f"cannot fill in the template: {_first_line(error)}", file=file, line=line
-            ) from error
+            message = f"cannot fill in the template: {_first_line(error)}"
+            if isinstance(error, jinja2.TemplateNotFound):
+                message = f"there is no template {error.name!r}"
+            raise TemplateError(message, file=file, line=line) from error
 
 
 @lru_cache(maxsize=8)

@@ -9,6 +9,7 @@ import shlex
 from planner.render.target import VARIABLE
 
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")
+_SECRET = re.compile(r"(^|_)(KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIALS?)$", re.IGNORECASE)
 _SUBDOMAIN = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?\Z")
 
 
@@ -16,13 +17,15 @@ def read_variables(text: str) -> dict[str, str]:
     """Return the variables of ``NAME=VALUE`` words, quoted as for a shell.
 
     Raises:
-        ValueError: If it is not such words.
+        ValueError: If it is not such words, or a variable is a secret by its name.
     """
     found = {}
     for word in split_words(text):
         name, equals, value = word.partition("=")
         if not equals or not VARIABLE.match(name):
             raise ValueError(f"{word!r} is not NAME=VALUE")
+        if _SECRET.search(name):
+            raise ValueError(f"{name} is a secret by its name; wanted it in secrets, without value")
         if "\0" in value:
             raise ValueError(f"the value of {name} holds a NUL character")
         found[name] = value

@@ -149,7 +149,7 @@ def files_by_run(starts: Sequence[Start], output: Output) -> dict[str, dict[str,
         if folder in found and folder != path:
             found[folder][path] = text
     for start in starts:
-        for path in {path for job in start.jobs for path in job.files}:
+        for path in sorted({path for job in start.jobs for path in job.files}):
             found[start.folder][path] = output.files[path]
     return found
 

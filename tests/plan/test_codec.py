@@ -6,6 +6,7 @@ Damaged files are in test_plan_files.py.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 
 import jsonschema
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner.compile import compile_plan
 from planner.errors import PlanFileError
@@ -25,7 +28,7 @@ from planner.plan import (
     run_digest,
     sealed,
 )
-from planner.plan.codec import plan_digest
+from planner.plan.codec import indented, plan_digest
 from planner.spec import load_spec, parse_spec
 
 
@@ -146,3 +149,29 @@ def test_edits_that_match_their_digests_are_read() -> None:
     changed = document()
     changed["runs"][0]["seeds"] = [7]
     assert load_plan(resealed(changed)).runs[0].seeds == (7,)
+
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text()
+trees = st.recursive(
+    leaves.filter(lambda value: value not in (float("inf"), float("-inf"))),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=20,
+)
+
+
+@given(value=trees)
+def test_indented_json_is_that_of_the_standard_library(value: Any) -> None:
+    assert indented(value) == json.dumps(value, indent=1, ensure_ascii=False)
+
+
+def test_indented_json_of_a_plan() -> None:
+    wanted = json.dumps(plan_document(plan()), indent=1, ensure_ascii=False) + "\n"
+    assert dump_plan(plan()) == wanted
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_indented_json_has_no_constants(number: float) -> None:
+    with pytest.raises(ValueError, match="has no JSON form"):
+        indented([number])
+    with pytest.raises(TypeError, match="a set has no JSON form"):
+        indented({"a": {1}})

@@ -155,20 +155,30 @@ def test_the_same_bytes_whatever_the_hash_seed_and_locale(
     plan = small_family()
     (tmp_path / "plan.json").write_text(dump_plan(plan), encoding="utf-8")
     code = """
-import hashlib, sys
+import hashlib, json, sys
 from pathlib import Path
 from planner.plan import load_plan
 from planner.render import render_files
-files = render_files(load_plan(Path(sys.argv[1]).read_bytes()), "modelzoo")
-print(hashlib.sha256(repr(list(files.items())).encode()).hexdigest())
+plan = load_plan(Path(sys.argv[1]).read_bytes())
+for target, options in json.loads(sys.argv[2]).items():
+    files = render_files(plan, target, options)
+    print(hashlib.sha256(repr(list(files.items())).encode()).hexdigest())
 """
+    targets = {
+        "modelzoo": {},
+        "torch+slurm": {},
+        "torch+kubernetes": {"image": "a", "env": "TRAIN_DATA_DIR=/d A=b", "secrets": "C=d/e"},
+        "torch+skypilot": {"env": "TRAIN_DATA_DIR=/d A=b", "secrets": "C D"},
+    }
     env = {"PYTHONHASHSEED": seed, "LC_ALL": "C", "TZ": f"UTC{seed}"}
-    done = run_python(code, str(tmp_path / "plan.json"), env=env)
+    done = run_python(code, str(tmp_path / "plan.json"), json.dumps(targets), env=env)
     assert done.returncode == 0, done.stderr
     import hashlib
 
-    here = repr(list(render_files(plan, "modelzoo").items())).encode()
-    assert done.stdout.strip() == hashlib.sha256(here).hexdigest()
+    assert done.stdout.split() == [
+        hashlib.sha256(repr(list(render_files(plan, *item).items())).encode()).hexdigest()
+        for item in targets.items()
+    ]
 
 
 def test_no_clock_in_what_is_rendered(monkeypatch: pytest.MonkeyPatch) -> None:

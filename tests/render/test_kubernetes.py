@@ -169,6 +169,7 @@ def test_object_names() -> None:
         ({"cpu": "32 cores"}, "cpu: got '32 cores'"),
         ({"env": "A"}, "env: got 'A': 'A' is not NAME=VALUE"),
         ({"env": "A='b"}, 'env: got "A=\'b": a quote is not closed'),
+        ({"env": "HF_TOKEN=abc"}, "HF_TOKEN is a secret by its name; wanted it in secrets"),
         ({"secrets": "A=b"}, "secrets: got 'A=b': 'A=b' is not NAME=SECRET/KEY"),
         ({"secrets": "A=sk-12345"}, "secrets: got "),
         ({"kind": "pytorchjob"}, "kind: got 'pytorchjob'"),

@@ -107,6 +107,7 @@ def test_the_run_tells_torchrun_where_the_nodes_meet(tmp_path: Path) -> None:
         ({"infra": "$HOME"}, "infra: got '$HOME'"),
         ({"mode": "COPY"}, "mode: got 'COPY'"),
         ({"gpu_type": "H100:8"}, "gpu_type: got 'H100:8'"),
+        ({"env": "HF_TOKEN=abc"}, "HF_TOKEN is a secret by its name; wanted it in secrets"),
         ({"secrets": "A=b"}, "secrets: got 'A=b': 'A=b' cannot be the name"),
         ({"env": "1=2"}, "env: got '1=2'"),
         ({"disk_size": 0}, "disk_size: got 0"),
