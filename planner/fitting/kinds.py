@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from planner.fitting.loss import fit_loss
+from planner.fitting.schedule import fit_schedule
 from planner.fitting.sweeps import fit_batch, fit_tau
 
 if TYPE_CHECKING:
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
     from planner.archive import Archive
     from planner.fitting.result import Fit
 
-_FITS: dict[str, Callable[..., Any]] = {"loss": fit_loss, "tau": fit_tau, "batch": fit_batch}
+_FITS: dict[str, Callable[..., Any]] = {
+    "loss": fit_loss,
+    "tau": fit_tau,
+    "batch": fit_batch,
+    "schedule": fit_schedule,
+}
 
 
 def fit_law(kind: str, archive: Archive, **options: Any) -> list[Fit]:

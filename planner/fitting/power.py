@@ -64,7 +64,8 @@ def fit_optima(
     if failed:
         # what is left out this way is not left out at random: the law leans towards the others
         warnings.append(
-            f"{len(failed)} of {len(sweeps)} sweeps do not enclose their optimum, such as {failed[0]}"
+            f"{len(failed)} of {len(sweeps)} sweeps do not enclose their optimum, such as "
+            + failed[0]
         )
     intervals, unidentified = _intervals(line, warnings, argument)
     predicted = coefficient * inputs**exponent
