@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from planner.fitting.loss import fit_loss
 from planner.fitting.schedule import fit_schedule
+from planner.fitting.surrogate import fit_surrogate
 from planner.fitting.sweeps import fit_batch, fit_tau
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ _FITS: dict[str, Callable[..., Any]] = {
     "loss": fit_loss,
     "tau": fit_tau,
     "batch": fit_batch,
+    "surrogate": fit_surrogate,
     "schedule": fit_schedule,
 }
 
