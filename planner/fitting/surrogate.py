@@ -16,7 +16,6 @@ from planner.fitting.inputs import select_curves, source_text
 from planner.fitting.result import Fit, LeftOut, Residual, rounded
 from planner.fitting.surrogate_search import Evaluator, Problem, search
 from planner.kernel import Ragged
-from planner.kernel.fits import fit_curves
 from planner.kernel.smoothing import Smoother, resample
 from planner.laws.law import Law
 from planner.laws.surrogate import EPS1, EPS2, M
@@ -42,7 +41,6 @@ _DETERMINED = 0.5
 _SMALL = 0.1
 # inputs that differ by less than this in the logarithm say nothing about an exponent
 _ONE_VALUE = 0.05
-_ORACLE_DELTA = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +55,9 @@ class Sample:
         tpp: Tokens per parameter.
         loss: Loss over final loss, not-a-number where missing, shape ``(grid,)``.
         lr: Learning rate in units of its peak, shape ``(grid,)``.
-        final_lr: The same at the end of training.
+        end: Where the curve is 1: the middle of the window that the divisor is the mean of. A decay
+            to zero falls steeply there, and taking it for t = 1 would bias q.
+        end_lr: Learning rate there, in units of its peak.
     """
 
     run: str
@@ -67,7 +67,8 @@ class Sample:
     tpp: float
     loss: Float64
     lr: Float64
-    final_lr: float
+    end: float
+    end_lr: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,10 +171,13 @@ def normalized_samples(
         values, GRID, smoother, positions=times, divisors=divisors, threads=threads
     ).values
     samples = []
-    for curve, loss, last in zip(chosen, found, [t[-1] for t in times], strict=True):
+    for curve, loss, t, window in zip(chosen, found, times, points, strict=True):
         assert curve.schedule is not None
-        # the last logged point stands for the end: logs stop within an interval of it
-        loss = np.where(np.isnan(loss) & (last <= GRID), 1.0, loss)
+        count = max(int(window), 1)
+        end = float(t[-count:].mean())
+        # further on, windows are not centred any more
+        last = float(t[-1 - (count - 1) // 2]) if count <= t.size else end
+        loss = np.where(last + 1e-9 < GRID, np.nan, loss)
         samples.append(
             Sample(
                 run=curve.facts.run,
@@ -183,7 +187,8 @@ def normalized_samples(
                 tpp=float(curve.facts.tpp or 0),
                 loss=loss,
                 lr=curve.schedule.at(GRID),
-                final_lr=float(curve.schedule.at(1.0)),
+                end=end,
+                end_lr=float(curve.schedule.at(end)),
             )
         )
     return samples, notes
@@ -238,7 +243,8 @@ def _problem(samples: Sequence[Sample]) -> tuple[Problem, Float64, tuple[str, ..
         fraction=GRID,
         loss=np.array([sample.loss for sample in samples]),
         lr=np.array([sample.lr for sample in samples]),
-        final_lr=np.array([sample.final_lr for sample in samples]),
+        end=np.array([sample.end for sample in samples]),
+        end_lr=np.array([sample.end_lr for sample in samples]),
         log_tau=log_tau - centre[0],
         log_tpp=log_tpp - centre[1],
         weight=np.ones(len(samples)),
@@ -278,26 +284,9 @@ def predict(samples: Sequence[Sample], constants: dict[str, float]) -> Float64:
     return Evaluator(problem).terms(theta)[0]
 
 
-def oracle_errors(samples: Sequence[Sample], *, threads: int | None = None) -> Float64:
+def oracle_errors(samples: Sequence[Sample]) -> Float64:
     """Return the errors of the best b and q of each curve by itself, shape ``(curves,)``."""
-    y = Ragged.from_matrix(np.array([sample.loss for sample in samples]))
-    fits = fit_curves(
-        y,
-        np.tile(GRID, len(samples)),
-        np.concatenate([sample.lr for sample in samples]),
-        normalized=True,
-        eta_end=np.array([sample.final_lr for sample in samples]),
-        delta=_ORACLE_DELTA,
-        covariance=False,
-        threads=threads,
-    )
-    t = GRID
-    errors = []
-    for sample, b, q in zip(samples, fits["b"], fits["q"], strict=True):
-        shape = ((1 + EPS1) / (t + EPS1)) ** M + b * (sample.lr + EPS2) ** q
-        shape /= 1 + b * (sample.final_lr + EPS2) ** q
-        errors.append(float(np.nanmean(np.abs(shape - sample.loss))))
-    return np.array(errors)
+    return np.array([joint_fit([sample]).error for sample in samples])
 
 
 def fit_samples(
@@ -335,7 +324,7 @@ def fit_samples(
         level=level if intervals else None,
         unidentified=unidentified,
     )
-    left_out, why = _leave_largest_out(samples, threads)
+    left_out, why = _leave_largest_out(samples)
     return Fit(
         law=rounded(law),
         kind="surrogate",
@@ -418,7 +407,7 @@ def _identified(
 
 
 def _leave_largest_out(
-    samples: Sequence[Sample], threads: int | None
+    samples: Sequence[Sample],
 ) -> tuple[tuple[LeftOut, ...], tuple[str, ...]]:
     known = [sample.params for sample in samples if sample.params]
     if len(known) < len(samples) or max(known) < 1.01 * min(known):
@@ -431,6 +420,6 @@ def _leave_largest_out(
         return (), (f"too few curves to leave the largest size ({label}) out",)
     fit = joint_fit(rest)
     error = float(curve_errors(largest, fit.constants).mean())
-    oracle = float(oracle_errors(largest, threads=threads).mean())
+    oracle = float(oracle_errors(largest).mean())
     what = f"the largest size, {label}"
     return (LeftOut(what, len(largest), error, "relative", oracle),), ()

@@ -36,7 +36,8 @@ class Problem:
         fraction: Fractions of training, shape ``(grid,)``.
         loss: Normalized losses, not-a-number where missing, shape ``(curves, grid)``.
         lr: Learning rate in units of its peak, shape ``(curves, grid)``.
-        final_lr: The same at the end of training, shape ``(curves,)``.
+        end: Fraction of training at which a curve is 1, shape ``(curves,)``.
+        end_lr: Learning rate there, in units of its peak, shape ``(curves,)``.
         log_tau: Centred, shape ``(curves,)``.
         log_tpp: Centred, shape ``(curves,)``.
         weight: How much each curve counts, shape ``(curves,)``.
@@ -46,7 +47,8 @@ class Problem:
     fraction: Float64
     loss: Float64
     lr: Float64
-    final_lr: Float64
+    end: Float64
+    end_lr: Float64
     log_tau: Float64
     log_tpp: Float64
     weight: Float64
@@ -59,7 +61,8 @@ class Problem:
             self.fraction,
             self.loss[kept],
             self.lr[kept],
-            self.final_lr[kept],
+            self.end[kept],
+            self.end_lr[kept],
             self.log_tau[kept],
             self.log_tpp[kept],
             weight[kept],
@@ -72,7 +75,8 @@ class Problem:
             self.fraction[::every],
             self.loss[:, ::every],
             self.lr[:, ::every],
-            self.final_lr,
+            self.end,
+            self.end_lr,
             self.log_tau,
             self.log_tpp,
             self.weight,
@@ -93,7 +97,8 @@ class Evaluator:
         self.share = self.used * share[:, None]
         self.power = ((1.0 + EPS1) / (problem.fraction + EPS1)) ** M
         self.log_rate = np.log(problem.lr + EPS2)
-        self.log_end = np.log(problem.final_lr + EPS2)
+        self.end_power = ((1.0 + EPS1) / (problem.end + EPS1)) ** M
+        self.log_end = np.log(problem.end_lr + EPS2)
 
     def terms(self, theta: Float64) -> tuple[Float64, Float64, Float64, Float64, Float64]:
         """Return prediction, b lr^q, the same at the end, the value at the end, and q."""
@@ -101,7 +106,7 @@ class Evaluator:
         q = np.exp(theta[2] + theta[3] * self.p.log_tpp)
         rate = np.exp(log_b[:, None] + q[:, None] * self.log_rate)
         end = np.exp(log_b + q * self.log_end)
-        whole = 1.0 + end
+        whole = self.end_power + end
         return (self.power + rate) / whole[:, None], rate, end, whole, q
 
     def error(self, theta: Float64) -> float:
