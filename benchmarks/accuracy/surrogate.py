@@ -44,12 +44,13 @@ Beside the joint fit of all four constants: the alternating grid search that the
 the same curves and objective, with grids that close in.
 
 Simulated here, {curves} curves each at the sizes and TPP of the paper and five tau at each, linear
-to zero, noise of {noise} a step: by its own form; by the loss law plus the weight noise of the noisy
-quadratic model; and by the same with weights that lag behind by tau. The latter two are no targets:
-their curves change shape with size at equal tau and TPP, because the loss law's constant term
-weighs more in larger models, and no function of tau and TPP follows that. How far apart the largest
-and the smallest size are at equal tau and TPP stands beside. OLMo ladder and cosine/WSD Llama are
-public runs; the training loss of the latter is one noisy batch every 50 steps, whence its floor."""
+to zero, noise of {noise} a step: by its own form; by the loss law plus the weight noise of the
+noisy quadratic model; and by the same with weights that lag behind by tau. The latter two are no
+targets: their curves change shape with size at equal tau and TPP, because the loss law's constant
+term weighs more in larger models, and no function of tau and TPP follows that. How far apart the
+largest and the smallest size are at equal tau and TPP stands beside. OLMo ladder and cosine/WSD
+Llama are public runs; the training loss of the latter is one noisy batch every 50 steps, whence its
+floor."""
 
 
 def evaluate(data: Path, work: Path) -> Section:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from planner.archive import list_runs
 from planner.curves import Curve, CurveError, load_curves
 from planner.fitting.errors import FitError
 
@@ -83,6 +84,10 @@ def select_curves(
         CurveError: If the metric cannot be chosen.
         FitError: If no run matches.
     """
+    asked = [*where, *runs]
+    nothing = FitError("no run matches " + " and ".join(asked) if asked else "holds no runs")
+    if not list_runs(archive, where=where, columns=("run",)):
+        raise nothing
     curves = [
         curve
         for batch in load_curves(archive, metric=metric, where=where, plans=plans)
@@ -90,8 +95,7 @@ def select_curves(
         if not runs or any(_matches(curve.facts, pattern) for pattern in runs)
     ]
     if not curves:
-        asked = [*where, *runs]
-        raise FitError("no run matches " + " and ".join(asked) if asked else "there are no runs")
+        raise nothing
     return Selection(curves[0].metric, curves, [])
 
 
