@@ -170,6 +170,8 @@ def two_runs(tmp_path_factory: pytest.TempPathFactory) -> str:
         (("fit", "loss", "ARCHIVE", "--run", "nothing*"), "no run matches nothing*"),
         (("fit", "loss", "ARCHIVE", "--level", "90"), "--level: got 90, wanted a probability"),
         (("fit", "loss", "ARCHIVE", "--warmup-steps", "9"), "only fit schedule has it"),
+        (("fit", "loss", "ARCHIVE", "--gamma", "1"), "--gamma: got 1; only fit schedule has it"),
+        (("fit", "schedule", "ARCHIVE", "--gamma", "x"), "--gamma: got 'x', wanted free or a"),
         (("fit", "batch", "ARCHIVE"), "a power law needs optima at two different tokens"),
         (("fit", "surrogate", "ARCHIVE"), "got 0 finished curves whose schedule, tau and TPP"),
         (("fit", "schedule", "ARCHIVE"), "its learning rate is neither logged nor declared"),

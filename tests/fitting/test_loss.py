@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.archive import Archive, ingest, read_mapping
+from planner.archive import Archive, ingest, list_runs, read_mapping
 from planner.curves import RunFacts
 from planner.fitting import Fit, FitError, fit_loss
 from planner.fitting.inputs import FinalLoss
@@ -149,14 +148,14 @@ def test_one_size_less_cannot_be_left_out(tmp_path: Path) -> None:
 
 
 @pytest.mark.data
-def test_chinchilla_points_give_the_published_constants(data_dir: Path) -> None:
-    with (data_dir / "chinchilla_svg" / "svg_extracted_data.csv").open(newline="") as handle:
-        rows = [row for row in csv.DictReader(handle) if row["loss"]]
-    table = np.array([[float(r[k]) for k in ("Model Size", "Training FLOP", "loss")] for r in rows])
-    n, c, loss = table.T
-    kept = loss < np.sort(loss)[-5]
-    n, d, loss = n[kept], c[kept] / (6 * n[kept]), loss[kept]
-    fit = fit_arrays(n, d, loss)
+def test_chinchilla_points_give_the_published_constants(data_dir: Path, tmp_path: Path) -> None:
+    mapping = read_mapping(ROOT / "examples" / "mappings" / "chinchilla_svg.yaml")
+    ingest([str(data_dir / "chinchilla_svg")], str(tmp_path / "archive"), mapping=mapping)
+    archive = Archive(tmp_path / "archive")
+    # the paper leaves out the five highest losses
+    highest = sorted(run["final"] for run in list_runs(archive))[-5]
+    fit = fit_loss(archive, where=[f"final<{highest!r}"])
+    assert fit.runs == 240
     # Besiroglu et al., arXiv 2404.10102: constants and standard errors
     published = {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658}
     errors = {"E": 0.03, "A": 124.58, "B": 1293.23, "alpha": 0.02, "beta": 0.02}
