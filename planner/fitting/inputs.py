@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from planner.archive import list_runs
-from planner.curves import Curve, CurveError, load_curves
+from planner.curves import Curve, load_curves
 from planner.fitting.errors import FitError
 
 if TYPE_CHECKING:
@@ -173,17 +175,29 @@ def group(
 ) -> list[list[FinalLoss]]:
     """Return runs that share some facts, and the schedule's shape, in order of appearance."""
     groups: list[list[FinalLoss]] = []
+    # groups by rounded facts, so that thousands of runs are not compared each with each
+    places: dict[tuple[int | None, ...], list[int]] = {}
     for run in runs:
-        for members in groups:
-            first = members[0]
+        key = tuple(_place(getattr(run.facts, name)) for name in fields)
+        near = product(*((k,) if k is None else (k - 1, k, k + 1) for k in key))
+        for i in sorted(i for place in near for i in places.get(place, ())):
+            first = groups[i][0]
             if all(
                 same(getattr(first.facts, name), getattr(run.facts, name)) for name in fields
             ) and (not by_schedule or same_schedule(first, run)):
-                members.append(run)
+                groups[i].append(run)
                 break
         else:
+            places.setdefault(key, []).append(len(groups))
             groups.append([run])
     return groups
+
+
+def _place(value: float | None) -> int | None:
+    """Return a number that differs by at most 1 between values that are the same."""
+    if value is None:
+        return None
+    return round(math.log(value) / (1.01 * SAME)) if value > 0 else 0
 
 
 def best_settings(runs: Sequence[FinalLoss]) -> tuple[list[FinalLoss], int]:
@@ -201,18 +215,3 @@ def best_settings(runs: Sequence[FinalLoss]) -> tuple[list[FinalLoss], int]:
 def source_text(selection: Selection, archive_name: str, runs: int, what: str) -> str:
     """Return where a law comes from, in one sentence that does not depend on the machine."""
     return f"planner fit: {what} of {runs} runs of {archive_name}, {selection.metric}"
-
-
-__all__ = [
-    "CurveError",
-    "FinalLoss",
-    "Selection",
-    "best_settings",
-    "final_loss",
-    "final_losses",
-    "group",
-    "require",
-    "same",
-    "select_curves",
-    "source_text",
-]

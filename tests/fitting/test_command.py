@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 from planner.archive import Archive
-from planner.laws import load_laws
+from planner.cli.fitting_tables import print_fits
+from planner.fitting import Fit, LeftOut
+from planner.laws import Law, load_laws
 
 from .runs import TRUE_LOSS, Made, ended, family, law_loss, made_archive, sweep
 
@@ -185,3 +187,56 @@ def test_bad_input(command: Callable, tmp_path: Path, words: tuple[str, ...], me
     assert done.err.startswith("error: ")
     assert message in done.err
     assert done.err.count("\n") == 1
+
+
+def test_laws_that_no_plan_asks_for_are_no_hindrance(command: Callable, tmp_path: Path) -> None:
+    golden = Path(__file__).with_name("golden") / "laws.yaml"
+    (tmp_path / "laws.yaml").write_text(golden.read_text())
+    spec = "family: x\npreset: gpt2-collapse\ntpp: 20\nsizes: [111M]\nlaws: laws.yaml\n"
+    (tmp_path / "spec.yaml").write_text(spec + "timescale: ours\n")
+    planned = command("plan", "spec.yaml", "--json")
+    assert planned.code == 0, planned.err
+    tpp = json.loads(planned.out)["runs"][0]["tpp"]
+    tau = json.loads(planned.out)["runs"][0]["optimizer"]["tau"]
+    assert tau == pytest.approx(1.1 * tpp**-0.5, rel=1e-6)
+    (tmp_path / "spec.yaml").write_text(spec + "timescale: curves\n")
+    refused = command("plan", "spec.yaml")
+    assert refused.code == 2
+    assert "law 'curves' is a law for curve" in refused.err
+
+
+def test_what_people_read(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    law = Law(
+        name="fitted-loss",
+        quantity="loss",
+        form="chinchilla",
+        input="params_and_tokens",
+        constants={"E": 0.4754, "A": 7.7061, "B": 45.816, "alpha": 0.068710, "beta": 0.17084},
+        source="planner fit: final losses of 20 runs of ladder, eval/c4_en-validation/loss",
+        confidence="fitted",
+        fitted_range={"params": (1.9e8, 1.28e9), "tokens": (1.9e9, 1.28e11)},
+        intervals={"E": (0.0, 1.929), "alpha": (0.0468, 0.2957), "beta": (0.0792, 0.2222)},
+        level=0.9,
+        unidentified=("E", "alpha"),
+    )
+    fit = Fit(
+        law=law,
+        kind="loss",
+        metric="eval/c4_en-validation/loss",
+        runs=20,
+        error=0.00267,
+        unit="relative",
+        left_out=(
+            LeftOut("the largest size, 1.28B", 5, 0.00591, "relative"),
+            LeftOut("csv_25/cosine_24000", 1, 0.0031, "nats", 0.0021),
+        ),
+        notes=("3 runs are left aside: unfinished",),
+        warnings=("the runs do not determine E: from 0 to 1.929 it fits about equally well",),
+    )
+    print_fits([fit], "laws.yaml", ("fitted-tau",))
+    printed = capsys.readouterr()
+    golden = Path(__file__).with_name("golden") / "table.txt"
+    assert printed.out + printed.err == golden.read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -148,3 +149,21 @@ def test_the_targets_and_the_default_on_real_curves(
     section = importlib.import_module("accuracy.schedule_law").evaluate(data_dir, tmp_path)
     assert all(target.met for target in section.targets), section.targets
     assert section.figures["gamma"] == section.figures["default_gamma"]
+
+
+@pytest.mark.data
+def test_an_edited_log_changes_the_report(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    part = importlib.import_module("accuracy.schedule_law")
+    shutil.copytree(data_dir / "multipowerlaw", tmp_path / "data" / "multipowerlaw")
+    before = part.evaluate(tmp_path / "data", tmp_path / "before")
+    log = tmp_path / "data" / "multipowerlaw" / "csv_25" / "wsdcon_3.csv"
+    head, *rows = log.read_text().splitlines()
+    step, lr, loss = rows[-1].split(",")
+    log.write_text("\n".join([head, *rows[:-1], f"{step},{lr},{float(loss) + 0.5}"]) + "\n")
+    after = part.evaluate(tmp_path / "data", tmp_path / "after")
+    # one of some points of one of six curves
+    assert after.figures["25M/free"] > before.figures["25M/free"] + 1e-4
+    assert after.figures["100M/free"] == before.figures["100M/free"]

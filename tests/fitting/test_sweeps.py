@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.archive import Archive
+from planner.curves import RunFacts
 from planner.fitting import FitError
+from planner.fitting.inputs import FinalLoss, group, same
 from planner.fitting.optimum import Optimum, Sweep, find_optimum, merge_repeats
 from planner.fitting.statistics import fit_line, t_quantile
 from planner.fitting.sweeps import fit_batch, fit_tau
@@ -123,6 +125,34 @@ class TestLine:
     def test_one_x_is_refused(self) -> None:
         with pytest.raises(ValueError, match="two different x"):
             fit_line([1.0, 1.0], [2.0, 3.0])
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.integers(1, 60), st.integers(0, 12)), max_size=40))
+def test_groups_are_those_of_comparing_each_with_each(pairs: list[tuple[int, int]]) -> None:
+    runs = [
+        FinalLoss(
+            RunFacts(
+                str(i),
+                "x",
+                params=10**6 * n,
+                tokens=None if d == 0 else 10**9 + 2 * 10**6 * d,
+            ),
+            1.0,
+            None,
+        )
+        for i, (n, d) in enumerate(pairs)
+    ]
+    wanted: list[list[FinalLoss]] = []
+    for run in runs:
+        for members in wanted:
+            facts = members[0].facts
+            if same(facts.params, run.facts.params) and same(facts.tokens, run.facts.tokens):
+                members.append(run)
+                break
+        else:
+            wanted.append([run])
+    assert group(runs, ("params", "tokens")) == wanted
 
 
 class TestTau:
