@@ -16,7 +16,7 @@ from planner.curves import Curve, load_curves
 from planner.fitting.errors import FitError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from planner.archive import Archive
     from planner.curves import RunFacts, Schedule
@@ -56,12 +56,10 @@ class Selection:
     Attributes:
         metric: Series.
         curves: Curves of the runs that match, by name.
-        notes: What was left aside.
     """
 
     metric: str
     curves: list[Curve]
-    notes: list[str]
 
 
 def select_curves(
@@ -72,7 +70,48 @@ def select_curves(
     runs: Sequence[str] = (),
     plans: Sequence[Plan] = (),
 ) -> Selection:
-    """Return the curves of the runs that match.
+    """Return the curves of the runs that match; arguments and errors as `matching_curves`."""
+    batches = matching_curves(archive, metric=metric, where=where, runs=runs, plans=plans)
+    curves = [curve for batch in batches for curve in batch]
+    return Selection(curves[0].metric, curves)
+
+
+def select_final_losses(
+    archive: Archive,
+    *,
+    metric: str | None = None,
+    where: Sequence[str] = (),
+    runs: Sequence[str] = (),
+    plans: Sequence[Plan] = (),
+) -> tuple[str, list[FinalLoss], list[str]]:
+    """Return the metric, the finished runs that match, and sentences about the others.
+
+    Curves are read some at a time, and only their final losses are kept. The final loss is the mean
+    over the last 1 % of training, or the last value of a sparser log. A run of one point, such as a
+    row of a table, is taken as finished. Arguments and errors as `matching_curves`.
+    """
+    found, missing, name = [], Counter[str](), ""
+    for batch in matching_curves(archive, metric=metric, where=where, runs=runs, plans=plans):
+        for curve in batch:
+            name = curve.metric
+            run = _finished(curve)
+            if isinstance(run, str):
+                missing[run] += 1
+            else:
+                found.append(run)
+    notes = [f"{count} runs are left aside: {why}" for why, count in sorted(missing.items())]
+    return name, found, notes
+
+
+def matching_curves(
+    archive: Archive,
+    *,
+    metric: str | None = None,
+    where: Sequence[str] = (),
+    runs: Sequence[str] = (),
+    plans: Sequence[Plan] = (),
+) -> Iterator[list[Curve]]:
+    """Yield the curves of the runs that match, some at a time.
 
     Args:
         archive: The archive.
@@ -87,46 +126,37 @@ def select_curves(
         FitError: If no run matches.
     """
     asked = [*where, *runs]
-    nothing = FitError("no run matches " + " and ".join(asked) if asked else "holds no runs")
+    nothing = FitError("no run matches " + " and ".join(asked) if asked else "there are no runs")
     if not list_runs(archive, where=where, columns=("run",)):
         raise nothing
-    curves = [
-        curve
-        for batch in load_curves(archive, metric=metric, where=where, plans=plans)
-        for curve in batch
-        if not runs or any(_matches(curve.facts, pattern) for pattern in runs)
-    ]
-    if not curves:
+    found = False
+    for batch in load_curves(archive, metric=metric, where=where, plans=plans):
+        chosen = [
+            curve
+            for curve in batch
+            if not runs or any(_matches(curve.facts, pattern) for pattern in runs)
+        ]
+        if chosen:
+            found = True
+            yield chosen
+    if not found:
         raise nothing
-    return Selection(curves[0].metric, curves, [])
 
 
 def _matches(facts: RunFacts, pattern: str) -> bool:
     return facts.run == pattern or fnmatch.fnmatchcase(facts.name, pattern)
 
 
-def final_losses(curves: Iterable[Curve]) -> tuple[list[FinalLoss], list[str]]:
-    """Return the finished runs, and sentences about the others.
-
-    The final loss is the mean over the last 1 % of training, or the last value of a sparser log. A
-    run of one point, such as a row of a table, is taken as finished.
-    """
-    found, missing = [], Counter[str]()
-    for curve in curves:
-        if curve.values.size != 1 and not curve.finished:
-            known = curve.horizon is not None
-            missing["unfinished" if known else "of unknown length"] += 1
-            continue
-        loss = final_loss(curve)
-        if loss is None:
-            missing["without a finite final loss"] += 1
-            continue
-        if loss > _DIVERGED * float(np.nanmin(curve.values)):
-            missing["diverged: the loss ended far above its lowest"] += 1
-            continue
-        found.append(FinalLoss(curve.facts, loss, curve.schedule))
-    notes = [f"{count} runs are left aside: {why}" for why, count in sorted(missing.items())]
-    return found, notes
+def _finished(curve: Curve) -> FinalLoss | str:
+    """Return a finished run, or why it is none."""
+    if curve.values.size != 1 and not curve.finished:
+        return "unfinished" if curve.horizon is not None else "of unknown length"
+    loss = final_loss(curve)
+    if loss is None:
+        return "without a finite final loss"
+    if loss > _DIVERGED * float(np.nanmin(curve.values)):
+        return "diverged: the loss ended far above its lowest"
+    return FinalLoss(curve.facts, loss, curve.schedule)
 
 
 def final_loss(curve: Curve) -> float | None:
@@ -212,6 +242,6 @@ def best_settings(runs: Sequence[FinalLoss]) -> tuple[list[FinalLoss], int]:
     return kept, len(runs) - len(kept)
 
 
-def source_text(selection: Selection, archive_name: str, runs: int, what: str) -> str:
+def source_text(archive: Archive, metric: str, runs: int, what: str) -> str:
     """Return where a law comes from, in one sentence that does not depend on the machine."""
-    return f"planner fit: {what} of {runs} runs of {archive_name}, {selection.metric}"
+    return f"planner fit: {what} of {runs} runs of {archive.path.resolve().name}, {metric}"

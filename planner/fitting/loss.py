@@ -13,9 +13,8 @@ from planner.fitting.errors import FitError
 from planner.fitting.inputs import (
     FinalLoss,
     best_settings,
-    final_losses,
     require,
-    select_curves,
+    select_final_losses,
     source_text,
 )
 from planner.fitting.result import Fit, LeftOut, Residual, rounded
@@ -103,8 +102,7 @@ def fit_loss(
         CurveError: If the metric cannot be chosen.
         FitError: If there are too few runs, sizes or budgets.
     """
-    selection = select_curves(archive, metric=metric, where=where, runs=runs)
-    finished, notes = final_losses(selection.curves)
+    series, finished, notes = select_final_losses(archive, metric=metric, where=where, runs=runs)
     known, unknown = require(finished, ("params", "tokens"))
     chosen, others = best_settings(known)
     notes += unknown
@@ -112,12 +110,11 @@ def fit_loss(
         notes.append(
             f"{others} runs are left aside: another setting of the same size and tokens ended lower"
         )
-    source = source_text(selection, archive.path.name, len(chosen), "final losses")
     return fit_final_losses(
         chosen,
         name=name,
-        metric=selection.metric,
-        source=source,
+        metric=series,
+        source=source_text(archive, series, len(chosen), "final losses"),
         notes=notes,
         level=level,
         seed=seed,

@@ -125,7 +125,7 @@ def fit_schedule(
             members,
             name=name if len(sizes) == 1 else f"{name}-{label}",
             metric=selection.metric,
-            source=source_text(selection, archive.path.name, len(members), f"curves of {label}"),
+            source=source_text(archive, selection.metric, len(members), f"curves of {label}"),
             notes=notes,
             gamma=gamma,
             level=level,

@@ -138,7 +138,7 @@ def fit_surrogate(
         samples,
         name=name,
         metric=selection.metric,
-        source=source_text(selection, archive.path.name, len(samples), "normalized curves"),
+        source=source_text(archive, selection.metric, len(samples), "normalized curves"),
         notes=notes,
         level=level,
         seed=seed,

@@ -10,11 +10,10 @@ import numpy as np
 from planner.fitting.critical import fit_critical_batch
 from planner.fitting.inputs import (
     FinalLoss,
-    final_losses,
     group,
     require,
     same,
-    select_curves,
+    select_final_losses,
     source_text,
 )
 from planner.fitting.optimum import Sweep
@@ -55,8 +54,7 @@ def fit_tau(
         CurveError: If the metric cannot be chosen.
         FitError: If fewer than two sweeps at different TPP have an optimum.
     """
-    selection = select_curves(archive, metric=metric, where=where, runs=runs)
-    finished, notes = final_losses(selection.curves)
+    series, finished, notes = select_final_losses(archive, metric=metric, where=where, runs=runs)
     known, unknown = require(finished, ("params", "tokens", "tau", "tpp"))
     sweeps = [
         Sweep(
@@ -76,10 +74,8 @@ def fit_tau(
         quantity="tau",
         kind="tau",
         name=name,
-        metric=selection.metric,
-        source=source_text(
-            selection, archive.path.name, sum(s.loss.size for s in sweeps), "optima of sweeps"
-        ),
+        metric=series,
+        source=source_text(archive, series, sum(s.loss.size for s in sweeps), "optima of sweeps"),
         unit="",
         notes=(*notes, *unknown),
         level=level,
@@ -117,8 +113,7 @@ def fit_batch(
         FitError: If fewer than two sweeps at different tokens have an optimum, and there is no
             critical batch either.
     """
-    selection = select_curves(archive, metric=metric, where=where, runs=runs)
-    finished, notes = final_losses(selection.curves)
+    series, finished, notes = select_final_losses(archive, metric=metric, where=where, runs=runs)
     known, unknown = require(finished, ("params", "tokens", "batch_tokens"))
     notes += unknown
     sweeps, moved = [], 0
@@ -145,9 +140,7 @@ def fit_batch(
             f"tau differs within {moved} of {len(sweeps)} sweeps: part of what is seen there is "
             "the effect of tau, not of the batch"
         )
-    source = source_text(
-        selection, archive.path.name, sum(s.loss.size for s in sweeps), "optima of sweeps"
-    )
+    source = source_text(archive, series, sum(s.loss.size for s in sweeps), "optima of sweeps")
     fits: list[Fit] = []
     failure = None
     from planner.fitting.errors import FitError
@@ -159,7 +152,7 @@ def fit_batch(
                 quantity="batch",
                 kind="batch",
                 name=name,
-                metric=selection.metric,
+                metric=series,
                 source=source,
                 unit="tokens",
                 notes=notes,
@@ -171,8 +164,8 @@ def fit_batch(
     critical = fit_critical_batch(
         known,
         name=f"{name}-critical",
-        metric=selection.metric,
-        source=source_text(selection, archive.path.name, len(known), "critical batch"),
+        metric=series,
+        source=source_text(archive, series, len(known), "critical batch"),
         level=level,
         seed=seed,
     )
