@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.fitting.surrogate import Sample, _constants, _problem
+from planner.fitting.samples import Sample
+from planner.fitting.surrogate import _constants, _problem
 from planner.fitting.surrogate_search import Evaluator
 
 LEVELS = np.linspace(np.log(0.01), np.log(3.0), 31)  # of b, or q, at the mean tau, or TPP

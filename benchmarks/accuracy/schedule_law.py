@@ -9,7 +9,8 @@ from accuracy.section import Section, Table, Target
 
 from planner.archive import Archive, ingest, read_mapping
 from planner.fitting.inputs import select_curves
-from planner.fitting.schedule import GAMMA, fit_schedule, scheduled
+from planner.fitting.rates import scheduled
+from planner.fitting.schedule import GAMMA, fit_schedule
 from planner.kernel import Ragged
 from planner.kernel.multi_power_law import MultiPowerLaw
 from planner.laws.schedule import schedule_loss

@@ -20,11 +20,10 @@ from accuracy.simulated import (
 
 from planner.archive import Archive, ingest, read_mapping
 from planner.fitting.inputs import select_curves
+from planner.fitting.samples import Sample, normalized_samples
 from planner.fitting.surrogate import (
-    Sample,
     curve_errors,
     joint_fit,
-    normalized_samples,
     oracle_errors,
 )
 

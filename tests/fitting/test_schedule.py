@@ -12,7 +12,8 @@ import pytest
 from planner.archive import Archive
 from planner.fitting import FitError
 from planner.fitting.inputs import select_curves
-from planner.fitting.schedule import Scheduled, fit_schedule, scheduled
+from planner.fitting.rates import Scheduled, scheduled
+from planner.fitting.schedule import fit_schedule
 from planner.kernel import Ragged
 from planner.kernel.multi_power_law import MultiPowerLaw
 from planner.laws.schedule import schedule_loss

@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.fitting import FitError
+from planner.fitting.samples import GRID, Sample
 from planner.fitting.surrogate import (
-    GRID,
-    Sample,
     curve_errors,
     fit_samples,
     fit_surrogate,
