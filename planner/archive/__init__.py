@@ -11,6 +11,8 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from planner.archive.batches import Batch as Batch
+    from planner.archive.batches import Ragged as Ragged
     from planner.archive.errors import ArchiveError as ArchiveError
     from planner.archive.errors import LogError as LogError
     from planner.archive.errors import MappingError as MappingError
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 _EXPORTS = {
     "Archive": "store",
     "ArchiveError": "errors",
+    "Batch": "batches",
     "Column": "record",
     "Inspected": "intake",
     "Log": "readers.protocol",
@@ -42,6 +45,7 @@ _EXPORTS = {
     "Mapping": "rules",
     "MappingError": "errors",
     "Progress": "intake",
+    "Ragged": "batches",
     "Reader": "readers.protocol",
     "Report": "intake",
     "RowCollector": "record",

@@ -20,14 +20,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.archive.batches import POINTS_PER_BATCH, read_batches
 from planner.archive.errors import ArchiveError
 from planner.archive.schema import METADATA, SCHEMA, points_schema, runs_schema
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     import pyarrow as pa
 
+    from planner.archive.batches import Batch
     from planner.plan import Plan
 
 BUCKETS = 64
@@ -173,6 +175,44 @@ class Archive:
             return dataset.dataset(files, points_schema()).to_table(filter=condition)
         except (pa.ArrowInvalid, OSError) as error:
             raise ArchiveError(f"is damaged: {_short(error)}", file=str(self.path)) from None
+
+    def batches(
+        self,
+        series: Sequence[str],
+        *,
+        runs: Collection[str] | None = None,
+        points_per_batch: int = POINTS_PER_BATCH,
+    ) -> Iterator[Batch]:
+        """Yield the points of some series of many runs as ragged arrays.
+
+        Every file is read once, in the order in which the runs lie there, which is not that of
+        their names; a run is never split. Memory holds a batch and about a million points more.
+
+        Args:
+            series: Names of the series, such as ``["train/loss", "lr"]``. Runs that logged none of
+                them are left out.
+            runs: Ids of the runs; all if None.
+            points_per_batch: A batch ends with the run that brings it to so many points.
+
+        Raises:
+            ArchiveError: If a file of the archive is damaged.
+            ValueError: If ``points_per_batch`` is not positive.
+        """
+        if points_per_batch < 1:
+            raise ValueError(f"got points_per_batch {points_per_batch}, wanted at least 1")
+        chosen = None if runs is None else frozenset(runs)
+        return read_batches(self._point_files(chosen), series, chosen, points_per_batch)
+
+    def _point_files(self, runs: Collection[str] | None) -> list[Path]:
+        """Return the files that hold the points of some runs."""
+        if runs is None:
+            return self._files("points")
+        listed = self._runs(["run", "unit"])
+        pairs = zip(
+            listed.column("run").to_pylist(), listed.column("unit").to_pylist(), strict=True
+        )
+        buckets = {bucket_of(unit) for run, unit in pairs if run in runs}
+        return [self._file("points", bucket) for bucket in sorted(buckets)]
 
     def history(self, run: str, series: str) -> pa.Table:
         """Return the points of one series from the very start: those of its parents, then its own.
