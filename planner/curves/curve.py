@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from planner.curves.errors import CurveError
 
 if TYPE_CHECKING:
     from planner.curves.schedule import Schedule
@@ -76,6 +78,8 @@ class Curve:
         schedule: Shape of the learning rate over the fraction of training, if known.
         every: Steps from one logged point to the next, the median.
         lr: Steps at which the learning rate was logged, and the rates; empty if it was not.
+        tokens: Training tokens seen, not-a-number where unknown, shape ``(points,)``; None if the
+            log does not count them.
     """
 
     facts: RunFacts
@@ -86,6 +90,7 @@ class Curve:
     schedule: Schedule | None
     every: float
     lr: tuple[Int64, Float64]
+    tokens: Float64 | None = None
 
     @property
     def fraction(self) -> Float64:
@@ -93,6 +98,21 @@ class Curve:
         if not self.steps.size:
             return np.zeros(0)
         return np.asarray(self.steps / (self.horizon or max(int(self.steps[-1]), 1)))
+
+    def fractions(self, by: Literal["steps", "tokens"] = "steps") -> Float64:
+        """Return fractions of training, counted in steps or tokens, shape ``(points,)``.
+
+        They differ where the batch grew during training.
+
+        Raises:
+            CurveError: Tokens are asked for, but were not logged or planned.
+        """
+        if by == "steps":
+            return self.fraction
+        total = self.facts.tokens
+        if self.tokens is None or not np.isfinite(self.tokens).all() or not total:
+            raise CurveError(f"{self.facts.name}: its log does not count the training tokens")
+        return np.asarray(self.tokens / max(float(self.tokens[-1]), float(total)))
 
     @property
     def at(self) -> float | None:
@@ -132,4 +152,5 @@ class Curve:
             steps=self.steps[:count],
             values=self.values[:count],
             lr=(self.lr[0][:known], self.lr[1][:known]),
+            tokens=None if self.tokens is None else self.tokens[:count],
         )

@@ -1,0 +1,52 @@
+"""Made-up curves of known shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from planner.curves import Curve, RunFacts, Schedule, declared_schedule
+
+
+def shape(t: np.ndarray[Any, Any], bend: float = 0.15) -> np.ndarray[Any, Any]:
+    """A normalized loss curve: 1 at the end."""
+    raw = (t + 0.01) ** -bend * (1.0 + 0.08 * (1.0 - t))
+    return np.asarray(raw / ((1.01) ** -bend))
+
+
+def curve(
+    name: str = "run",
+    *,
+    params: int | None = 100_000_000,
+    steps: int = 1000,
+    every: int = 1,
+    final: float = 3.0,
+    bend: float = 0.15,
+    noise: float = 0.0,
+    seed: int = 0,
+    until: float = 1.0,
+    schedule: Schedule | None = None,
+    warmup: int | None = 20,
+    extra: Any = None,
+    **facts: Any,
+) -> Curve:
+    """A run; `extra` is added to the log loss, a function of the fraction of training."""
+    at = np.arange(every, int(steps * until) + 1, every)
+    t = at / steps
+    logs = np.log(final * shape(t, bend))
+    logs += np.random.default_rng(seed).normal(0.0, noise, at.size) if noise else 0.0
+    if extra is not None:
+        logs = logs + extra(t)
+    schedule = schedule or declared_schedule("linear-to-zero", warmup_fraction=0.02)
+    known = {"tpp": 20.0, "tau": 0.2, "warmup_steps": warmup, "total_steps": steps} | facts
+    return Curve(
+        RunFacts(name, name, params=params, **known),
+        "train/loss",
+        at,
+        np.exp(logs),
+        steps,
+        schedule,
+        float(every),
+        (np.zeros(0, np.int64), np.zeros(0)),
+    )
