@@ -547,6 +547,9 @@ def _settings(given: list[str]) -> dict[str, str]:
     return settings
 
 
+from planner.cli import scoring as scoring  # noqa: E402  registers its verb
+
+
 def main() -> None:
     """Run the command line."""
     for name in ("stdout", "stderr"):

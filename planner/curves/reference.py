@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from planner.curves.curve import Curve
+from planner.curves.curve import Curve, RunFacts
 from planner.curves.errors import CurveError
 from planner.curves.noise import point_noise
 from planner.curves.normalize import final_level, log_excess
@@ -319,14 +319,37 @@ class Reference:
 
 
 def _member(curve: Curve, offset: float, smooth: bool | None) -> Member:
-    name = curve.facts.name
     if not curve.finished:
+        name = curve.facts.name
         raise CurveError(f"{name}: a reference is made of finished runs, and this one is not")
-    t, y = curve.fraction, log_excess(curve.values, offset)
-    usable = np.isfinite(y) & (t > 0)
-    t, y = t[usable], y[usable]
+    logs = log_excess(curve.values, offset)
+    return make_member(curve.facts, curve.fraction, logs, offset=offset, smooth=smooth)
+
+
+def make_member(
+    facts: RunFacts,
+    fraction: Float64,
+    logs: Float64,
+    *,
+    offset: float = 0.0,
+    smooth: bool | None = None,
+) -> Member:
+    """Make a member of the points of a finished run.
+
+    Args:
+        facts: What is known of the run.
+        fraction: Fractions of training, rising, shape ``(points,)``.
+        logs: log(loss - offset), not-a-number where missing, shape ``(points,)``.
+        offset: Nats a token.
+        smooth: As for `Reference.build`.
+
+    Raises:
+        CurveError: Fewer than 5 points are usable.
+    """
+    usable = np.isfinite(logs) & (fraction > 0)
+    t, y = fraction[usable], logs[usable]
     if t.size < 5:
-        raise CurveError(f"{name}: {t.size} usable points are too few for a reference")
+        raise CurveError(f"{facts.name}: {t.size} usable points are too few for a reference")
     level, level_error = final_level(t, y)
     sigma = point_noise(y[-200:])
     if smooth is None:
@@ -336,17 +359,24 @@ def _member(curve: Curve, offset: float, smooth: bool | None) -> Member:
         level, level_error = float(values[-1]), float(error[-1])
     else:
         values = np.interp(_LOG_GRID, np.log(t / t[-1]), y)
-        error = np.full(GRID.size, sigma)
+        error = np.hypot(sigma, _between(np.log(t / t[-1]), y))
     values[t[0] / t[-1] > GRID * (1.0 + 1e-9)] = np.nan
-    return Member(
-        curve.facts.run,
-        name,
-        curve.facts.params,
-        float(np.exp(level)) + offset,
-        values - level,
-        error,
-        level_error,
-    )
+    final = float(np.exp(level)) + offset
+    return Member(facts.run, facts.name, facts.params, final, values - level, error, level_error)
+
+
+def _between(x: Float64, y: Float64) -> Float64:
+    """Return how far a curve may lie off the straight lines between its points, at `GRID`.
+
+    Half of what leaving a point out does: a kink between two points errs by at most that, a bend by
+    half of it.
+    """
+    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    missed = np.zeros(x.size)
+    missed[1:-1] = np.abs(y[1:-1] - (1.0 - share) * y[:-2] - share * y[2:])
+    right = np.clip(np.searchsorted(x, _LOG_GRID), 1, x.size - 1)
+    on_point = np.isclose(_LOG_GRID, x[right]) | np.isclose(_LOG_GRID, x[right - 1])
+    return np.where(on_point, 0.0, np.maximum(missed[right - 1], missed[right]) / 2.0)
 
 
 def _local_lines(t: Float64, y: Float64, sigma: float) -> tuple[Float64, Float64]:
