@@ -10,7 +10,7 @@ stray from the mean of their stretch by 6 standard deviations of the run's own p
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from planner.curves.schedule import Schedule
 
 if TYPE_CHECKING:
-    from planner.curves.curve import RunFacts
+    from planner.curves.curve import Curve, RunFacts
     from planner.curves.load import CurveBatch
 
 STRETCHES = 256
@@ -87,15 +87,48 @@ def bin_batch(batch: CurveBatch, *, stretches: int = STRETCHES, offset: float = 
         stretches: How many.
         offset: Subtracted from the losses, nats a token.
     """
-    offsets = batch.offsets
-    rows = np.flatnonzero(np.diff(offsets) > 0)
-    counts = np.diff(offsets)[rows]
-    runs = rows.size
-    steps = batch.steps  # runs without points have none here
-    values = batch.values - offset if offset else batch.values
+    rows = np.flatnonzero(np.diff(batch.offsets) > 0)
+    facts = batch.facts
+    return _binned(
+        [facts[i] for i in rows.tolist()],
+        [batch.schedule(i) for i in rows.tolist()],
+        batch.horizons()[rows],
+        np.diff(batch.offsets)[rows],
+        batch.steps,  # runs without points have none here
+        batch.values - offset if offset else batch.values,
+        stretches,
+    )
+
+
+def bin_curves(
+    curves: Sequence[Curve], *, stretches: int = STRETCHES, offset: float = 0.0
+) -> Binned:
+    """Put curves into stretches; arguments as for `bin_batch`."""
+    some = [curve for curve in curves if curve.steps.size]
+    return _binned(
+        [curve.facts for curve in some],
+        [curve.schedule for curve in some],
+        np.array([np.nan if c.horizon is None else c.horizon for c in some], np.float64),
+        np.array([curve.steps.size for curve in some], np.int64),
+        np.concatenate([c.steps for c in some]) if some else np.zeros(0, np.int64),
+        np.concatenate([c.values for c in some]) - offset if some else np.zeros(0),
+        stretches,
+    )
+
+
+def _binned(
+    facts: list[RunFacts],
+    schedules: list[Schedule | None],
+    horizon: Float64,
+    counts: Int64,
+    steps: Int64,
+    values: Float64,
+    stretches: int,
+) -> Binned:
+    runs = len(facts)
+    ends = np.cumsum(counts)
+    last = steps[ends - 1].astype(np.float64)
     which = np.repeat(np.arange(runs), counts)
-    horizon = batch.horizons()[rows]
-    last = steps[offsets[rows + 1] - 1].astype(np.float64)
     span = np.where(np.isnan(horizon), np.maximum(last, 1.0), horizon)
     t = steps / span[which]
     usable = (values > 0) & (values < 1e300) & (t > 0)
@@ -121,7 +154,6 @@ def bin_batch(batch: CurveBatch, *, stretches: int = STRETCHES, offset: float = 
         mean = np.divide(sums, n, out=np.zeros(cells), where=n > 0)
     time = np.divide(_sums(place, cells, t * weight), n, out=np.zeros(cells), where=n > 0)
     mean[n <= 0] = np.nan
-    ends = np.cumsum(counts)
     final = np.zeros(runs, np.int64)  # index of the last usable point of each run
     good = np.flatnonzero(usable)
     _last(final, which, good)
@@ -130,8 +162,8 @@ def bin_batch(batch: CurveBatch, *, stretches: int = STRETCHES, offset: float = 
     tail = np.where(logged > 0, ends - 1 - final, counts)
     spread = steps[ends - 1] - steps[ends - counts]
     return Binned(
-        [batch.facts[i] for i in rows.tolist()],
-        [batch.schedule(int(i)) for i in rows.tolist()],
+        facts,
+        schedules,
         horizon,
         logged,
         np.where(counts > 1, spread / np.maximum(counts - 1, 1), 1.0),

@@ -42,7 +42,10 @@ SIZE_DRIFT = 0.07
 _KNOWN_DRIFT = 0.5
 # half-width of the smoothing window: of log t early, of t late
 _LOG_WINDOW, _WINDOW = 0.10, 0.025
-_SHAPE_ERROR = 0.0005
+# Points that are noisier than this are smoothed: an evaluation loss is not.
+_SMOOTHED = 0.002
+# A bend of the schedule at which no window reaches over: its slope changes by so much.
+_KINK = 0.5
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -105,7 +108,7 @@ class Reference:
             curves: Finished curves of one metric.
             offset: Subtracted from losses before dividing, nats a token.
             smooth: Whether to smooth the members (a straight line in log t over a tenth of t, at
-                most 5 % of training); None: only where the points' noise is above 0.05 %.
+                most 5 % of training); None: only where the points' noise is above 0.2 %.
 
         Raises:
             CurveError: There is no curve, one is not finished or has no usable loss, or they are of
@@ -323,7 +326,21 @@ def _member(curve: Curve, offset: float, smooth: bool | None) -> Member:
         name = curve.facts.name
         raise CurveError(f"{name}: a reference is made of finished runs, and this one is not")
     logs = log_excess(curve.values, offset)
-    return make_member(curve.facts, curve.fraction, logs, offset=offset, smooth=smooth)
+    kinks = schedule_kinks(curve.schedule)
+    return make_member(curve.facts, curve.fraction, logs, offset=offset, smooth=smooth, kinks=kinks)
+
+
+def schedule_kinks(schedule: Schedule | None) -> Float64:
+    """Return the fractions of training at which a schedule bends sharply, warm-up left out."""
+    if schedule is None:
+        return np.zeros(0)
+    t = np.linspace(0.0, 1.0, 401)
+    slope = np.diff(schedule.at(t)) / np.diff(t)
+    # over two steps: a knot may lie within one
+    bend = np.abs(slope[2:] - slope[:-2])
+    inside = (bend > _KINK) & (t[2:-1] > 2.0 * schedule.warmup)
+    peaks = np.flatnonzero(inside & (bend >= np.roll(bend, 1)) & (bend > np.roll(bend, -1)))
+    return np.asarray(t[peaks + 2] - 0.00125)
 
 
 def make_member(
@@ -333,6 +350,7 @@ def make_member(
     *,
     offset: float = 0.0,
     smooth: bool | None = None,
+    kinks: Float64 | None = None,
 ) -> Member:
     """Make a member of the points of a finished run.
 
@@ -342,6 +360,7 @@ def make_member(
         logs: log(loss - offset), not-a-number where missing, shape ``(points,)``.
         offset: Nats a token.
         smooth: As for `Reference.build`.
+        kinks: Fractions of training that no smoothing window reaches over.
 
     Raises:
         CurveError: Fewer than 5 points are usable.
@@ -353,14 +372,14 @@ def make_member(
     level, level_error = final_level(t, y)
     sigma = point_noise(y[-200:])
     if smooth is None:
-        smooth = sigma > _SHAPE_ERROR
+        smooth = sigma > _SMOOTHED
     if smooth:
-        values, error = _local_lines(t / t[-1], y, sigma)
+        values, error = _local_lines(t, y, sigma, kinks)
         level, level_error = float(values[-1]), float(error[-1])
     else:
-        values = np.interp(_LOG_GRID, np.log(t / t[-1]), y)
-        error = np.hypot(sigma, _between(np.log(t / t[-1]), y))
-    values[t[0] / t[-1] > GRID * (1.0 + 1e-9)] = np.nan
+        values = np.interp(_LOG_GRID, np.log(t), y)
+        error = np.hypot(sigma, _between(np.log(t), y))
+    values[t[0] > GRID * (1.0 + 1e-9)] = np.nan
     final = float(np.exp(level)) + offset
     return Member(facts.run, facts.name, facts.params, final, values - level, error, level_error)
 
@@ -379,13 +398,19 @@ def _between(x: Float64, y: Float64) -> Float64:
     return np.where(on_point, 0.0, np.maximum(missed[right - 1], missed[right]) / 2.0)
 
 
-def _local_lines(t: Float64, y: Float64, sigma: float) -> tuple[Float64, Float64]:
+def _local_lines(
+    t: Float64, y: Float64, sigma: float, kinks: Float64 | None
+) -> tuple[Float64, Float64]:
     """Return local straight-line fits in log t at `GRID`, and their standard errors."""
     x = np.log(t)
     half = np.minimum(_LOG_WINDOW * GRID, _WINDOW)
     # at the end the window keeps its width
     low = np.searchsorted(t, np.minimum(GRID - half, 1.0 - 2.0 * half))
     high = np.searchsorted(t, GRID + half, side="right")
+    for kink in () if kinks is None else kinks.tolist():
+        at = int(np.searchsorted(t, kink))
+        low = np.where(kink < GRID, np.maximum(low, at), low)
+        high = np.where(kink >= GRID, np.minimum(high, at), high)
     low = np.minimum(low, np.maximum(high - 4, 0))  # at least four points
     high = np.maximum(high, np.minimum(low + 4, t.size))
     mid = float(x.mean())

@@ -26,7 +26,7 @@ from planner.curves.curve import RunFacts
 from planner.curves.errors import CurveError
 from planner.curves.family import Collapse, Outsider, collapse, outsiders
 from planner.curves.load import Loader
-from planner.curves.reference import Member, Reference, make_member
+from planner.curves.reference import Member, Reference, make_member, schedule_kinks
 from planner.curves.residual import LEAST_POINTS, WINDOW, Residuals, residuals
 
 if TYPE_CHECKING:
@@ -285,7 +285,8 @@ def _reference(
         if np.count_nonzero(known) < LEAST_POINTS:
             continue
         taken[size] += 1
-        members.append(make_member(facts[row], time[known], mean[known]))
+        kinks = schedule_kinks(binned.schedules[row])
+        members.append(make_member(facts[row], time[known], mean[known], kinks=kinks))
     if not members:
         return None
     return Reference(metric, tuple(members), schedule=band.schedule, tau=band.tau, tpp=band.tpp)
