@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.curves.bins import Binned
+
+Float64 = NDArray[np.float64]
 
 # A run that has given back this share of the fall of its loss has diverged.
 _GIVEN_BACK = 0.25
@@ -48,7 +51,8 @@ def find_blowups(binned: Binned) -> Iterator[Blowup]:
         up = back & (rise > 0.02)
     width = mean.shape[1]
     final = width - 1 - np.argmax(np.isfinite(lasting)[:, ::-1], axis=1)
-    for row in rows.tolist():
+    suspect = (binned.missing_end > 0) | up[rows, final]
+    for row in np.flatnonzero(suspect).tolist():
         if binned.missing_end[row] > 0 and np.isfinite(binned.logged[row]):
             since = float(binned.logged[row])
             yield Blowup(
@@ -70,17 +74,15 @@ def find_blowups(binned: Binned) -> Iterator[Blowup]:
             )
 
 
-def _medians(
-    mean: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
-) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """Return medians of each stretch and the two logged ones before it."""
+def _medians(mean: Float64) -> Float64:
+    """Return the median of each stretch and the two logged ones before it."""
+    known = np.isfinite(mean)
+    order = np.argsort(~known, axis=1, kind="stable")
+    packed = np.take_along_axis(mean, order, axis=1)  # what is known to the left
+    padded = np.concatenate([packed[:, :1], packed[:, :1], packed], axis=1)
+    a, b, c = padded[:, :-2], padded[:, 1:-1], padded[:, 2:]
+    middle = np.maximum(np.minimum(a, b), np.minimum(np.maximum(a, b), c))
     found = np.full_like(mean, np.nan)
-    for row in range(mean.shape[0]):
-        known = np.flatnonzero(np.isfinite(mean[row]))
-        if known.size:
-            values = mean[row, known]
-            padded = np.concatenate([np.repeat(values[0], 2), values])
-            found[row, known] = np.median(
-                np.lib.stride_tricks.sliding_window_view(padded, 3), axis=1
-            )
+    np.put_along_axis(found, order, middle, axis=1)
+    found[~known] = np.nan
     return found

@@ -30,7 +30,7 @@ Float64 = NDArray[np.float64]
 COLLAPSE_FROM = 0.2  # FACTS A6: the paper's errors are means from here on
 LEVEL = 0.9
 _PARTS = 32
-_REPLICATES = 400
+_REPLICATES = 200
 _LEAST_FOR_INTERVAL = 4
 _MOST_RUNS = 2000
 
@@ -81,7 +81,7 @@ class Outsider:
 
 
 def collapse(
-    binned: Binned, band: Band, reference: Reference, well: Sequence[int]
+    binned: Binned, band: Band, reference: Reference, well: NDArray[np.bool_]
 ) -> Collapse | None:
     """Measure the collapse of a band's finished runs; None for fewer than two.
 
@@ -89,9 +89,10 @@ def collapse(
         binned: The runs.
         band: The band.
         reference: Its reference.
-        well: Rows of finished runs that did not diverge.
+        well: Whether each run finished and did not diverge.
     """
-    rows = np.array([row for row in well if row in set(band.rows)][:_MOST_RUNS], np.int64)
+    rows = np.array(band.rows, np.int64)
+    rows = rows[well[rows]][:_MOST_RUNS]
     if rows.size < 2:
         return None
     mean, time, known = binned.rows(rows)
@@ -140,6 +141,8 @@ def _parts(residual: Float64) -> Float64:
 
 
 def _deviation(parts: Float64) -> Float64:
+    if np.isfinite(parts).all() and parts.shape[0] > 1:
+        return np.asarray(parts.std(axis=0, ddof=1))
     count = np.isfinite(parts).sum(axis=0)
     centre = np.divide(np.nansum(parts, axis=0), count, out=np.zeros(count.size), where=count > 0)
     squares = np.nansum((parts - centre) ** 2, axis=0)

@@ -163,12 +163,12 @@ class Reference:
         member = Member(source, source, None, 1.0, shape, np.full(GRID.size, float(error)), 0.0)
         return cls(metric, (member,), source, schedule, tau, tpp)
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The different N of the members, rising; empty where none is known."""
         return tuple(sorted({m.params for m in self.members if m.params is not None}))
 
-    @property
+    @cached_property
     def start(self) -> float:
         """The fraction of training from which on it is known."""
         first = [int(np.argmax(np.isfinite(m.shape))) for m in self.members]
@@ -221,11 +221,9 @@ class Reference:
             params: N of the size; None for the mean of the members.
         """
         count = len(self.members)
-        if params is None or len(self.sizes) < 2 or any(m.params is None for m in self.members):
+        if params is None or self._line is None:
             return np.full(count, 1.0 / count)
-        z = np.log([float(m.params or 1) for m in self.members])
-        design = np.column_stack([z, np.ones(count)])
-        return np.asarray(np.array([math.log(params), 1.0]) @ np.linalg.pinv(design))
+        return np.asarray(np.array([math.log(params), 1.0]) @ self._line)
 
     def at(self, fraction: ArrayLike, params: float | None = None) -> tuple[Float64, Float64]:
         """Return the log of the normalized curve and its noise.
@@ -290,6 +288,14 @@ class Reference:
         return np.abs(curve) * SIZE_DRIFT * folds
 
     @cached_property
+    def _line(self) -> Float64 | None:
+        """The least-squares line in log N: what turns members into slope and intercept."""
+        if len(self.sizes) < 2 or any(m.params is None for m in self.members):
+            return None
+        z = np.log([float(m.params or 1) for m in self.members])
+        return np.asarray(np.linalg.pinv(np.column_stack([z, np.ones(z.size)])))
+
+    @cached_property
     def _shapes(self) -> Float64:
         return np.array([np.where(np.isfinite(m.shape), m.shape, 0.0) for m in self.members])
 
@@ -301,14 +307,19 @@ class Reference:
         return errors if scatter is None else np.maximum(errors, scatter)
 
     def _scatter(self) -> Float64 | None:
-        """Return the standard deviation among members of one size, shape of `GRID`, smoothed."""
+        """Return the standard deviation among members of one size, shape of `GRID`, smoothed.
+
+        Each member's level over the later half of training is taken out first: its divisor's error
+        is stated apart.
+        """
+        level = self._shapes[:, GRID >= 0.5].mean(axis=1)
         groups: dict[int | None, list[int]] = {}
         for i, member in enumerate(self.members):
             groups.setdefault(member.params, []).append(i)
         squares, freedom = np.zeros(GRID.size), 0
         for rows in groups.values():
             if len(rows) > 1:
-                group = self._shapes[rows]
+                group = self._shapes[rows] - level[rows, None]
                 squares += ((group - group.mean(axis=0)) ** 2).sum(axis=0)
                 freedom += len(rows) - 1
         if not freedom:

@@ -13,8 +13,8 @@ is logged, or the noise would hide what the paper's sick run showed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,44 +22,23 @@ from numpy.typing import NDArray
 from planner.curves.bands import Band, grouping, make_bands
 from planner.curves.bins import Binned, bin_batch, join
 from planner.curves.blowup import Blowup, find_blowups
-from planner.curves.curve import RunFacts
 from planner.curves.errors import CurveError
 from planner.curves.family import Collapse, Outsider, collapse, outsiders
 from planner.curves.load import Loader
 from planner.curves.reference import Member, Reference, make_member, schedule_kinks
-from planner.curves.residual import LEAST_POINTS, WINDOW, Residuals, residuals
+from planner.curves.residual import LEAST_POINTS, WINDOW, residuals
+from planner.curves.verdict import Cause, Verdict, judge
 
 if TYPE_CHECKING:
     from planner.archive import Archive
     from planner.plan import Plan
 
 Int64 = NDArray[np.int64]
-Verdict = Literal["healthy", "deviating", "undecidable"]
 
 # A reference is made of so many of the smallest sizes, and runs of each.
 REFERENCE_SIZES = 3
 RUNS_A_SIZE = 4
-# The residual of the paper's sick run reaches this (FACTS A3): noise that would hide it leaves a
-# run undecided.
-HIDDEN = 0.03
-# An excursion that is over again and was shorter is a spike that recovered, not a deviation.
-_BRIEF = 0.1
 _ROWS_AT_A_TIME = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """What a deviation may come from.
-
-    Attributes:
-        cause: Such as ``tau mismatch``.
-        weight: Its share of all causes considered, 0 to 1.
-        evidence: A sentence.
-    """
-
-    cause: str
-    weight: float
-    evidence: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,21 +73,21 @@ class RunScore:
     name: str
     metric: str
     band: str
-    reference: str | None
     alpha: float
     verdict: Verdict
-    since: float | None
     reason: str
-    at: float | None
-    divisor: float | None
-    divisor_from: Literal["final loss", "alignment"] | None
-    deviation: float | None
-    direction: Literal["above", "below"] | None
-    deviation_at: float | None
-    noise: float | None
-    allowed: float | None
-    tau: float | None
-    tpp: float | None
+    reference: str | None = None
+    since: float | None = None
+    at: float | None = None
+    divisor: float | None = None
+    divisor_from: Literal["final loss", "alignment"] | None = None
+    deviation: float | None = None
+    direction: Literal["above", "below"] | None = None
+    deviation_at: float | None = None
+    noise: float | None = None
+    allowed: float | None = None
+    tau: float | None = None
+    tpp: float | None = None
     causes: tuple[Cause, ...] = ()
 
 
@@ -214,37 +193,42 @@ def score_binned(
         alpha: Probability of calling a healthy run.
     """
     bands = make_bands(binned.facts, binned.schedules, by)
+    finished = binned.finished
     blown = {blowup.row: blowup for blowup in find_blowups(binned)}
     scores: dict[int, RunScore] = {}
     references: dict[str, Reference] = {}
     waiting: list[tuple[int, Reference]] = []
     labels = {row: band.label for band in bands for row in band.rows}
 
-    def bare(row: int, verdict: Verdict, reason: str) -> RunScore:
-        return _bare(binned, row, labels[row], metric, alpha, verdict, reason)
+    def bare(row: int) -> dict[str, Any]:
+        return _bare(binned, row, labels[row], metric, alpha, bool(finished[row]))
 
     for band in bands:
-        made = reference if reference is not None else _reference(binned, band, metric, blown)
+        made = reference
+        if made is None:
+            healthy = [row for row in band.rows if finished[row] and row not in blown]
+            made = _reference(binned, band, healthy, metric, alpha)
         if made is not None:
             references[band.label] = made
         for row in band.rows:
             blowup = blown.get(row)
             if blowup is not None:
-                scores[row] = _blown(bare(row, "deviating", blowup.evidence), blowup)
+                scores[row] = _blown(bare(row), blowup)
                 continue
             against, why = _comparable(binned, row, band, made, reference is not None, trusted)
             if against is None:
-                scores[row] = bare(row, "undecidable", why)
+                scores[row] = RunScore(**bare(row), verdict="undecidable", reason=why)
             else:
                 waiting.append((row, against))
     for start in range(0, len(waiting), _ROWS_AT_A_TIME):
         some = waiting[start : start + _ROWS_AT_A_TIME]
         rows = np.array([row for row, _ in some], np.int64)
         found = residuals(binned, rows, [against for _, against in some], alpha=alpha)
-        for i, (row, against) in enumerate(some):
-            scores[row] = _judged(bare(row, "healthy", ""), binned, row, against, found, i)
-    finished = binned.finished
-    well = [row for row in range(len(binned)) if finished[row] and row not in blown]
+        judged = judge(found, np.minimum(binned.logged[rows], 1.0), finished[rows])
+        for (row, against), said in zip(some, judged, strict=True):
+            scores[row] = RunScore(**{**bare(row), **said}, reference=against.name)
+    well = finished.copy()
+    well[list(blown)] = False
     quality = {
         band.label: found_quality
         for band in bands
@@ -265,18 +249,17 @@ def score_binned(
 
 
 def _reference(
-    binned: Binned, band: Band, metric: str, blown: dict[int, Blowup]
+    binned: Binned, band: Band, rows: list[int], metric: str, alpha: float
 ) -> Reference | None:
-    """Make a band's reference of its smallest finished runs; None if there is none."""
-    finished = binned.finished
-    rows = [row for row in band.rows if finished[row] and row not in blown]
-    if not rows:
-        return None
+    """Make a band's reference of its smallest finished runs; None if there is none.
+
+    Of three or more, those that the others disown are left out, the worst first.
+    """
     facts = binned.facts
-    rows.sort(key=lambda row: (facts[row].params or 0, facts[row].name, facts[row].run))
+    rows = sorted(rows, key=lambda row: (facts[row].params or 0, facts[row].name, facts[row].run))
     sizes = sorted({facts[row].params or 0 for row in rows})[:REFERENCE_SIZES]
     taken = dict.fromkeys(sizes, 0)
-    members: list[Member] = []
+    members: dict[int, Member] = {}
     for row in rows:
         size = facts[row].params or 0
         if taken.get(size, RUNS_A_SIZE) >= RUNS_A_SIZE:
@@ -286,10 +269,25 @@ def _reference(
             continue
         taken[size] += 1
         kinks = schedule_kinks(binned.schedules[row])
-        members.append(make_member(facts[row], time[known], mean[known], kinks=kinks))
-    if not members:
-        return None
-    return Reference(metric, tuple(members), schedule=band.schedule, tau=band.tau, tpp=band.tpp)
+        members[row] = make_member(facts[row], time[known], mean[known], kinks=kinks)
+    while members:
+        made = Reference(
+            metric, tuple(members.values()), schedule=band.schedule, tau=band.tau, tpp=band.tpp
+        )
+        if len(members) < 3:
+            return made
+        others = [made.without(facts[row].run) for row in members]
+        found = residuals(
+            binned, np.array(list(members)), [o for o in others if o is not None], alpha=alpha
+        )
+        with np.errstate(invalid="ignore"):
+            worst = np.nanmax(
+                np.where(found.beyond, np.abs(found.smooth) / found.allowed, 0.0), axis=1
+            )
+        if not worst.max() > 1.0:
+            return made
+        del members[list(members)[int(np.argmax(worst))]]
+    return None
 
 
 def _comparable(
@@ -329,134 +327,33 @@ def _comparable(
 
 
 def _bare(
-    binned: Binned,
-    row: int,
-    label: str,
-    metric: str,
-    alpha: float,
-    verdict: Verdict,
-    reason: str,
-) -> RunScore:
-    facts: RunFacts = binned.facts[row]
+    binned: Binned, row: int, label: str, metric: str, alpha: float, finished: bool
+) -> dict[str, Any]:
+    """Return what is said of a run before it is compared."""
+    facts = binned.facts[row]
     known = not np.isnan(binned.horizon[row])
     divisor: float | None = None
-    if known and binned.finished[row]:
+    if known and finished:
         tail = binned.mean[row][-max(1, round(WINDOW * binned.mean.shape[1])) :]
         tail = tail[np.isfinite(tail)]
         divisor = float(np.exp(np.mean(tail, dtype=np.float64))) if tail.size else None
+    return {
+        "run": facts.run,
+        "name": facts.name,
+        "metric": metric,
+        "band": label,
+        "alpha": alpha,
+        "at": min(1.0, float(binned.logged[row])) if known else None,
+        "divisor": divisor,
+        "divisor_from": None if divisor is None else "final loss",
+        "tau": facts.tau,
+        "tpp": facts.tpp,
+    }
+
+
+def _blown(base: dict[str, Any], blowup: Blowup) -> RunScore:
+    since = blowup.since if base["at"] is not None else None
+    cause = Cause("divergence", 1.0, blowup.evidence)
     return RunScore(
-        run=facts.run,
-        name=facts.name,
-        metric=metric,
-        band=label,
-        reference=None,
-        alpha=alpha,
-        verdict=verdict,
-        since=None,
-        reason=reason,
-        at=min(1.0, float(binned.logged[row])) if known else None,
-        divisor=divisor,
-        divisor_from=None if divisor is None else "final loss",
-        deviation=None,
-        direction=None,
-        deviation_at=None,
-        noise=None,
-        allowed=None,
-        tau=facts.tau,
-        tpp=facts.tpp,
+        **base, verdict="deviating", since=since, reason=blowup.evidence, causes=(cause,)
     )
-
-
-def _blown(score: RunScore, blowup: Blowup) -> RunScore:
-    since = blowup.since if score.at is not None else None
-    return replace(score, since=since, causes=(Cause("divergence", 1.0, blowup.evidence),))
-
-
-def _judged(
-    score: RunScore,
-    binned: Binned,
-    row: int,
-    against: Reference,
-    found: Residuals,
-    i: int,
-) -> RunScore:
-    """Return the verdict on a run that was compared."""
-    points = int(found.points[i])
-    start = float(found.start[i])
-    logged = score.at or 0.0
-    score = replace(score, reference=against.name)
-    if logged < start + WINDOW:
-        reason = f"only {logged:.1%} is logged; a run is judged from {start + WINDOW:.0%} on"
-        return replace(score, verdict="undecidable", reason=reason)
-    if points < LEAST_POINTS or not np.isfinite(found.divisor[i]):
-        reason = f"{points} stretches of training with points are too few, {LEAST_POINTS} needed"
-        return replace(score, verdict="undecidable", reason=reason)
-    smooth, allowed = found.smooth[i, :points], found.allowed[i, :points]
-    time, noise = found.time[i, :points], found.noise[i, :points]
-    beyond = found.beyond[i, :points]
-    judged = np.isfinite(smooth) & np.isfinite(allowed)
-    if not judged.any():
-        reason = "no stretch of training could be compared"
-        return replace(score, verdict="undecidable", reason=reason)
-    worst = int(np.argmax(np.where(judged, np.abs(smooth) / np.maximum(allowed, 1e-12), -1.0)))
-    divisor = float(found.divisor[i])
-    how: Literal["final loss", "alignment"] = "alignment"
-    if binned.finished[row]:
-        tail = time >= time[-1] - WINDOW
-        divisor *= float(np.exp(np.mean(found.residual[i, :points][tail])))
-        how = "final loss"
-    score = replace(
-        score,
-        divisor=divisor,
-        divisor_from=how,
-        deviation=abs(float(smooth[worst])),
-        direction="above" if smooth[worst] > 0 else "below",
-        deviation_at=float(time[worst]),
-        noise=float(noise[worst]),
-        allowed=float(allowed[worst]),
-    )
-    level = float(np.median(allowed[judged]))
-    if not beyond.any():
-        if level > HIDDEN:
-            reason = (
-                f"its noise would hide a deviation below {level:.1%}; such a one can matter "
-                f"from {HIDDEN:.0%} on"
-            )
-            return replace(score, verdict="undecidable", reason=reason)
-        return replace(
-            score,
-            reason=f"within {level:.2%} of the reference to {logged:.0%} of training",
-        )
-    first, last = _excursions(beyond)[-1]
-    longest = max(_excursions(beyond), key=lambda e: float(time[e[1]] - time[e[0]]))
-    over = last < points - 1
-    span = float(time[longest[1]] - time[longest[0]])
-    if over and span < _BRIEF:
-        off, at = float(smooth[worst]), float(time[worst])
-        reason = f"off by {off:+.2%} at {at:.0%} of training, back on the reference since"
-        causes = (Cause("spike that recovers", 1.0, reason),)
-        # a little beyond what is allowed for a moment is no spike
-        return replace(score, reason=reason, causes=causes if off > 2 * allowed[worst] else ())
-    begun = longest[0] if over else first
-    since = _onset(smooth, noise, begun, time)
-    sign = "above" if smooth[worst] > 0 else "below"
-    reason = (
-        f"{abs(smooth[worst]):.2%} {sign} the reference at {time[worst]:.0%} of training, "
-        f"{allowed[worst]:.2%} allowed"
-    )
-    return replace(score, verdict="deviating", since=since, reason=reason)
-
-
-def _excursions(beyond: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Return first and last index of each stretch that is beyond what is allowed."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], beyond, [False]]).astype(np.int8)))
-    return [(int(a), int(b) - 1) for a, b in zip(edges[::2], edges[1::2], strict=True)]
-
-
-def _onset(
-    smooth: NDArray[np.float64], noise: NDArray[np.float64], at: int, time: NDArray[np.float64]
-) -> float:
-    """Return where an excursion that was seen at a point began: when it last was within noise."""
-    sign = np.sign(smooth[at])
-    before = np.flatnonzero(~(sign * smooth[: at + 1] > noise[: at + 1]))
-    return float(time[min(int(before[-1]) + 1 if before.size else 0, at)])
