@@ -558,5 +558,7 @@ def main() -> None:
     app()
 
 
+from planner.cli import fitting as fitting  # noqa: E402  (registers its verb)
+
 if __name__ == "__main__":
     main()
