@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from planner.curves.bands import Band, grouping, make_bands
 from planner.curves.bins import Binned, bin_batch, join
 from planner.curves.blowup import Blowup, find_blowups
-from planner.curves.causes import Deviation, likely_causes
+from planner.curves.causes import Deviations, likely_causes
 from planner.curves.errors import CurveError
 from planner.curves.family import Collapse, Outsider, collapse, outsiders
 from planner.curves.load import Loader
@@ -229,9 +229,13 @@ def score_binned(
         rows = np.array([row for row, _ in some], np.int64)
         found = residuals(binned, rows, [against for _, against in some], alpha=alpha)
         judged = judge(found, np.minimum(binned.logged[rows], 1.0), finished[rows])
-        for i, ((row, against), said) in enumerate(zip(some, judged, strict=True)):
-            if said["verdict"] == "deviating":
-                said["causes"] = _causes(binned, row, against, float(found.long_run[i]))
+        off = [i for i, said in enumerate(judged) if said["verdict"] == "deviating"]
+        if off:
+            against_of = [some[i][1] for i in off]
+            causes = _causes(binned, rows[off].tolist(), against_of, found.long_run[off])
+            for i, cause in zip(off, causes, strict=True):
+                judged[i]["causes"] = cause
+        for (row, against), said in zip(some, judged, strict=True):
             scores[row] = RunScore(**{**bare(row), **said}, reference=against.name)
     for band in bands:
         if reference is None and band.label in references:
@@ -359,20 +363,30 @@ def _unsettled(made: Reference, binned: Binned, band: Band, scores: dict[int, Ru
         scores[row] = replace(score, verdict="undecidable", since=None, reason=reason, causes=())
 
 
-def _causes(binned: Binned, row: int, against: Reference, noise: float) -> tuple[Cause, ...]:
-    facts = binned.facts[row]
-    mean, time, known = (column[0] for column in binned.rows(np.array([row])))
-    curve, _ = against.at(time, facts.params)
-    residual = np.where(known, mean - curve, np.nan)
+def _causes(
+    binned: Binned, rows: list[int], references: list[Reference], noise: NDArray[np.float64]
+) -> list[tuple[Cause, ...]]:
+    """Return the likely causes of some runs' deviations."""
+    mean, time, known = binned.rows(np.array(rows))
+    curve = np.array(
+        [
+            reference.at(t, binned.facts[row].params)[0]
+            for row, t, reference in zip(rows, time, references, strict=True)
+        ]
+    )
+    facts = [binned.facts[row] for row in rows]
     return likely_causes(
-        Deviation(
-            time,
-            residual,
-            noise,
-            facts,
-            binned.schedules[row],
-            float(binned.horizon[row]),
-            against,
+        Deviations(
+            residual=np.where(known, mean - curve, np.nan),
+            curve=curve,
+            noise=noise,
+            facts=facts,
+            schedules=[binned.schedules[row] for row in rows],
+            references=references,
+            restarts=[
+                [step / binned.horizon[row] for step in f.boundaries]
+                for row, f in zip(rows, facts, strict=True)
+            ],
         )
     )
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from planner.curves import CurveError, Smoothing, normalize
-from planner.curves.noise import stretch_noise, long_run_noise, point_noise
+from planner.curves.noise import long_run_noise, point_noise, stretch_noise
 from planner.curves.normalize import BY_SEQUENCES, BY_STEPS, final_loss, irreducible_loss
 from tests.curves.made import curve, shape
 
