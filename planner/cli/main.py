@@ -547,6 +547,9 @@ def _settings(given: list[str]) -> dict[str, str]:
     return settings
 
 
+from planner.cli import scoring as scoring  # noqa: E402  registers its verb
+
+
 def main() -> None:
     """Run the command line."""
     for name in ("stdout", "stderr"):
@@ -554,6 +557,8 @@ def main() -> None:
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     app()
 
+
+from planner.cli import fitting as fitting  # noqa: E402  (registers its verb)
 
 if __name__ == "__main__":
     main()
