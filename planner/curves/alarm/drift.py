@@ -27,12 +27,15 @@ if TYPE_CHECKING:
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]
 
-# Before this fraction warm-ups of different length show: "small early gaps" (FACTS A8).
-START = 0.1
+# Before this fraction of training, and before twice the warm-up, runs of one family differ: "small
+# early gaps from different warm-up fractions" (FACTS A8).
+START = 0.05
+_WARMUPS = 2.0
 # The calibration: a tenth of the points, but enough to know their noise and no more than needed.
 _CALIBRATION = (0.1, 16, 1000)
-# standard deviations of the reference's own error that a residual may wander
-_WANDER = 2.0
+# Fraction of training over which a smoothed reference's own error is of one sign: the width of the
+# smoothing (`planner.curves.reference`).
+_WANDER_WIDTH = 0.05
 
 State = Literal["undecidable", "calibrating", "quiet", "alarm"]
 
@@ -81,7 +84,7 @@ def find_drift(
     alpha: float = 0.01,
     start: float = START,
     params: float | None = None,
-    tolerance: float | None = None,
+    tolerance: float = 0.0,
 ) -> DriftReport:
     """Watch a run against a reference, as it would have been watched while it was logged.
 
@@ -91,8 +94,8 @@ def find_drift(
         alpha: Probability of an alarm over the whole of a healthy run.
         start: Fraction of training from which on it is watched.
         params: N; None: that of the curve.
-        tolerance: How far (relative) a healthy residual may wander besides noise; None: twice the
-            reference's own error.
+        tolerance: How far (relative) a healthy residual may stray besides noise, the reference's own
+            error, and what is unknown of the change of shape with size.
 
     Raises:
         CurveError: ``alpha`` or ``start`` is out of range, or the metrics differ.
@@ -107,7 +110,7 @@ def find_drift(
     if reference.metric != curve.metric:
         raise CurveError(f"the reference is of {reference.metric}, the run logged {curve.metric}")
     size = curve.facts.params if params is None else params
-    begin = max(start, reference.start)
+    begin = max(start, reference.start, _WARMUPS * _warmup(curve, reference))
     why = _undecidable(curve, reference, begin)
     if why:
         return _nothing(why, alpha)
@@ -136,8 +139,17 @@ def find_drift(
     drift = reference.drift(t, size)
     scale = float(np.median(drift / np.maximum(np.abs(own), 1e-12)))
     wander = reference.wander(t, size)
-    room = _WANDER * float(np.nanmedian(wander)) if tolerance is None else tolerance
-    scores = ramp_scores(values, noise, total, count, shape=own, shape_sd=scale, tolerance=room)
+    scores = ramp_scores(
+        values,
+        noise,
+        total,
+        count,
+        shape=own,
+        shape_sd=scale,
+        tolerance=tolerance,
+        wander=float(np.nanmedian(wander)),
+        wander_points=max(_WANDER_WIDTH * horizon / max(curve.every, 1.0), 1.0),
+    )
     centred = residual - residual[:count].mean()
     hits = np.flatnonzero(scores.score > limit)
     if not hits.size:
@@ -156,6 +168,12 @@ def find_drift(
         since=float(t[max(i - int(scores.window[i]), 0)]),
         rise=float(scores.rise[i]),
     )
+
+
+def _warmup(curve: Curve, reference: Reference) -> float:
+    known = [s.warmup for s in (curve.schedule, reference.schedule) if s is not None]
+    # a schedule that is logged up to here may still be rising
+    return min(max(known, default=0.0), 0.25)
 
 
 def _undecidable(curve: Curve, reference: Reference, begin: float) -> str:

@@ -42,7 +42,7 @@ class RampScores:
     Attributes:
         score: The largest penalized statistic; minus infinity before the calibration's end.
         window: The window that it is of, points; 0 where there is none.
-        slope: The estimated rise over that window, units of the values.
+        rise: The estimated rise over that window, units of the values.
     """
 
     score: Float64
@@ -69,11 +69,28 @@ def ramp_scores(
     shape: Float64 | None = None,
     shape_sd: float = 0.0,
     tolerance: float = 0.0,
+    wander: float = 0.0,
+    wander_points: float = 1.0,
     prior_looks: float = _PRIOR_LOOKS,
     least_ratio: float = _LEAST_RATIO,
     growth: float = _GROWTH,
 ) -> RampScores:
-    """Return the statistic at each point, of that point and the ones before it alone."""
+    """Return the statistic at each point, of that point and the ones before it alone.
+
+    Args:
+        values: Residuals, tamed, shape ``(..., points)``.
+        noise: Standard deviation of one point, of the same shape.
+        total: Points of the whole run.
+        calibration: Points at the start at which no score is given.
+        shape: What healthy residuals may hold any multiple of, shape ``(points,)``.
+        shape_sd: Standard deviation of that multiple.
+        tolerance: How far a healthy residual may stray at most besides; units of the values.
+        wander: Standard deviation of the reference's own error; units of the values.
+        wander_points: Points over which that error is of one sign.
+        prior_looks: Independent looks that an inherited variance ratio counts for.
+        least_ratio: The variance ratio is not taken to be less.
+        growth: Of the variance ratio from scale to scale, at most, where it is inherited.
+    """
     n = values.shape[-1]
     count = min(calibration, n)
     u = values - values[..., :count].mean(-1, keepdims=True)
@@ -126,7 +143,9 @@ def ramp_scores(
         before = ratio
         ratio = ratio.copy()
         ratio[..., first - 1 :] = now
-        scaled = z / np.sqrt(np.maximum(now, least_ratio)) - np.sqrt(2.0 * np.log(total / w))
+        # what a mean over w points errs by the reference's own error, which has no own noise
+        floor = least_ratio + (wander**2 * min(w, wander_points)) * v[..., first - 1 :]
+        scaled = z / np.sqrt(np.maximum(now, floor)) - np.sqrt(2.0 * np.log(total / w))
         better = scaled > best[..., first - 1 :]
         best[..., first - 1 :] = np.where(better, scaled, best[..., first - 1 :])
         window[..., first - 1 :] = np.where(better, w, window[..., first - 1 :])
