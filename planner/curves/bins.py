@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 STRETCHES = 256
 _OUTLIER = 6.0
 _SETTLED = 0.02  # of training; before, the loss falls fast within a stretch
+
+_COLUMNS = (
+    *("horizon", "span", "logged", "every", "mean", "time", "count", "missing", "missing_end"),
+)
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -41,6 +45,7 @@ class Binned:
         schedules: Their learning-rate schedules; None where not known.
         horizon: Steps of each whole run, not-a-number where unknown: its stretches are then those
             of what was logged, shape ``(R,)``.
+        span: Steps that the stretches divide: the horizon, else what was logged, shape ``(R,)``.
         logged: Fraction of training of the last usable point, shape ``(R,)``.
         every: Steps from one logged point to the next, shape ``(R,)``.
         mean: Mean log loss of each stretch, not-a-number where it has no point, shape ``(R, K)``.
@@ -55,6 +60,7 @@ class Binned:
     facts: list[RunFacts]
     schedules: list[Schedule | None]
     horizon: Float64
+    span: Float64
     logged: Float64
     every: Float64
     mean: Float32
@@ -166,6 +172,7 @@ def _binned(
         facts,
         schedules,
         horizon,
+        span,
         logged,
         np.where(counts > 1, spread / np.maximum(counts - 1, 1), 1.0),
         mean.reshape(runs, stretches).astype(np.float32),
@@ -200,27 +207,39 @@ def _point_sigma(n: Float64, squares: Float64, mean: Float64, runs: int) -> Floa
     return np.asarray(np.maximum(sigma, 1e-9))
 
 
-def join(parts: Iterable[Binned]) -> Binned:
+def join(parts: Iterable[Binned], *, runs: int | None = None) -> Binned:
     """Join batches into one.
+
+    Args:
+        parts: The batches; each may be dropped once it is taken.
+        runs: How many runs they hold at most, so that memory is taken once; counted if None.
 
     Raises:
         ValueError: There is none.
     """
-    listed = list(parts)
-    if not listed:
+    if runs is None:
+        parts = list(parts)
+        runs = sum(len(part) for part in parts)
+    facts: list[RunFacts] = []
+    schedules: list[Schedule | None] = []
+    columns: dict[str, NDArray[Any]] = {}
+    outliers: list[tuple[Int64, Int64, Float32]] = []
+    for part in parts:
+        start, end = len(facts), len(facts) + len(part)
+        for name in _COLUMNS:
+            column = getattr(part, name)
+            if name not in columns:
+                columns[name] = np.empty((runs, *column.shape[1:]), column.dtype)
+            columns[name][start:end] = column
+        outliers.append((part.outliers[0] + start, part.outliers[1], part.outliers[2]))
+        facts += part.facts
+        schedules += part.schedules
+    if not columns:
         raise ValueError("nothing to join")
-    if len(listed) == 1:
-        return listed[0]
-    starts = np.cumsum([0, *(len(part) for part in listed[:-1])])
-    columns = ("horizon", "logged", "every", "mean", "time", "count", "missing", "missing_end")
-    joined = {name: np.concatenate([getattr(p, name) for p in listed]) for name in columns}
+    rows, steps, heights = (np.concatenate(some) for some in zip(*outliers, strict=True))
     return Binned(
-        facts=[f for part in listed for f in part.facts],
-        schedules=[s for part in listed for s in part.schedules],
-        outliers=(
-            np.concatenate([p.outliers[0] + s for p, s in zip(listed, starts, strict=True)]),
-            np.concatenate([p.outliers[1] for p in listed]),
-            np.concatenate([p.outliers[2] for p in listed]),
-        ),
-        **joined,
+        facts=facts,
+        schedules=schedules,
+        outliers=(rows, steps, heights),
+        **{name: column[: len(facts)] for name, column in columns.items()},
     )

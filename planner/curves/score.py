@@ -163,10 +163,11 @@ def score_archive(
             f"is of {reference.metric}, wanted one of {loader.metric}", field="--reference"
         )
     offset = reference.offset if reference is not None else 0.0
-    parts = [bin_batch(batch, offset=offset) for batch in loader.batches()]
-    if not any(len(part) for part in parts):
+    binned = join(
+        (bin_batch(batch, offset=offset) for batch in loader.batches()), runs=len(loader.facts)
+    )
+    if not len(binned):
         raise CurveError(f"no run that was asked for logged {loader.metric}")
-    binned = join(part for part in parts if len(part))
     return score_binned(
         binned,
         metric=loader.metric,
@@ -209,7 +210,7 @@ def score_binned(
 
     for band in bands:
         made = reference
-        if made is None:
+        if made is None and (trusted or not band.unknown):
             healthy = [row for row in band.rows if finished[row] and row not in blown]
             made = _reference(binned, band, healthy, metric, alpha)
         if made is not None:
@@ -319,7 +320,8 @@ def _comparable(
             "--ended if all such runs are over"
         )
     if band.unknown and not trusted and not given:
-        names = " and ".join(band.unknown)
+        *most, last = (name.replace("tpp", "TPP") for name in band.unknown)
+        names = f"{', '.join(most)} and {last}" if most else last
         return None, f"the log does not tell its {names}, so nothing is known to be comparable"
     if given and made is not None and made.schedule is not None and not trusted:
         own = binned.schedules[row]
@@ -418,7 +420,7 @@ def _bare(
 
 def _blown(base: dict[str, Any], blowup: Blowup) -> RunScore:
     since = blowup.since if base["at"] is not None else None
-    cause = Cause("divergence", 1.0, blowup.evidence)
+    cause = Cause(blowup.cause, 1.0, blowup.evidence)
     return RunScore(
         **base, verdict="deviating", since=since, reason=blowup.evidence, causes=(cause,)
     )

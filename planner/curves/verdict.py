@@ -99,13 +99,15 @@ def _off(found: Residuals, i: int, worst: float, allowed: float, at: float) -> d
     excursions = _excursions(beyond)
     longest = max(excursions, key=lambda e: float(time[e[1]] - time[e[0]]))
     over = excursions[-1][1] < points - 1
-    if over and float(time[longest[1]] - time[longest[0]]) < _BRIEF:
+    # one that was there from the first window on began before anything was judged
+    early = not np.isfinite(found.smooth[i, max(excursions[0][0] - 1, 0)]) or not excursions[0][0]
+    if over and not early and float(time[longest[1]] - time[longest[0]]) < _BRIEF:
         reason = f"off by {worst:+.2%} at {at:.0%} of training, back on the reference since"
         # a little beyond what is allowed, for a moment, is no spike
         spike = worst > 2.0 * allowed
         causes = (Cause("spike that recovers", 1.0, reason),) if spike else ()
         return {"verdict": "healthy", "reason": reason, "causes": causes}
-    begun = longest[0] if over else excursions[-1][0]
+    begun = excursions[0][0] if over and early else longest[0] if over else excursions[-1][0]
     sign = "above" if worst > 0 else "below"
     return {
         "verdict": "deviating",

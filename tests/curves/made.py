@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from planner.archive import Archive
+from planner.archive.store import Stored, bucket_of
 from planner.curves import Curve, RunFacts, Schedule, declared_schedule
 
 
@@ -50,3 +55,47 @@ def curve(
         float(every),
         (np.zeros(0, np.int64), np.zeros(0)),
     )
+
+
+def archived(curves: Sequence[Curve], folder: Path) -> Archive:
+    """Write curves into an archive as if their logs had been read."""
+    archive = Archive.create(folder)
+    for made in curves:
+        facts = made.facts
+        unit = hashlib.sha256(facts.run.encode()).hexdigest()
+        points = int(made.steps.size)
+        series = {
+            "name": made.metric,
+            "logged_as": "loss",
+            "source": facts.name,
+            "points": points,
+            "nonfinite": 0,
+            "duplicates": 0,
+            "superseded": 0,
+            "first_step": int(made.steps[0]),
+            "last_step": int(made.steps[-1]),
+            "first": float(made.values[0]),
+            "last": float(made.values[-1]),
+        }
+        lists = ("boundaries", "unknown", "notes", "sources", "readers", "content", "sizes")
+        row: dict[str, Any] = {
+            **{name: [] for name in lists},
+            "run": facts.run,
+            "name": facts.name,
+            "unit": unit,
+            "settings": "",
+            "params": facts.params,
+            "tpp": facts.tpp,
+            "tau": facts.tau,
+            "points": points,
+            "total_steps": facts.total_steps,
+            "warmup_steps": facts.warmup_steps,
+            "schedule": "linear-to-zero",
+            "policy": "{}",
+            "origins": "{}",
+            "config": "{}",
+            "series": [series],
+        }
+        stored = Stored(row, made.steps.astype(np.int64), None, made.values, None)
+        archive.update(bucket_of(unit), {unit: lambda _, one=stored: [one]})
+    return archive

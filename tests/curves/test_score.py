@@ -112,7 +112,7 @@ def test_a_sick_member_does_not_spoil_the_reference() -> None:
         (replace(curve("x"), horizon=None), "does not tell how many steps"),
         (replace(curve("x"), schedule=None), "does not tell its schedule"),
         (curve("x", tau=None), "does not tell its tau"),
-        (curve("x", tpp=None), "does not tell its tpp"),
+        (curve("x", tpp=None), "does not tell its TPP"),
         (curve("x", tpp=80.0), "the only finished run of its band"),
         (curve("x", tpp=80.0, until=0.5), "no finished healthy run of its band"),
         (curve("x", schedule=declared_schedule("constant")), "the only finished run"),
