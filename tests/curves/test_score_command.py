@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from planner.archive import Archive
 from planner.cli.main import app
 from planner.curves import Reference, load_curves
+from planner.curves.load import Loader
 from planner.curves.score import score_archive
 from tests.curves.made import archived, curve
 
@@ -142,6 +144,24 @@ def test_curves_come_whole_whatever_the_batches(sick: Path) -> None:
     for made in runs(sick=True):
         np.testing.assert_array_equal(read[made.facts.name].values, made.values)
         assert read[made.facts.name].horizon == 1000
+
+
+def test_a_branch_begins_with_its_parents_steps(tmp_path: Path) -> None:
+    trunk = curve("trunk", noise=0.01, seed=1)
+    whole = curve("branch", noise=0.01, seed=2, parent="trunk", branch_step=600)
+    late = replace(whole, steps=whole.steps[620:], values=whole.values[620:])
+    twig = curve("twig", noise=0.01, seed=3, parent="branch", branch_step=800)
+    twig = replace(twig, steps=twig.steps[799:], values=twig.values[799:])
+    archive = archived([trunk, late, twig], tmp_path / "archive")
+    read = {c.facts.name: c for batch in load_curves(archive) for c in batch}
+    for name in ("trunk", "branch", "twig"):
+        history = archive.history(name, "train/loss")
+        np.testing.assert_array_equal(read[name].steps, history.column("step").to_numpy())
+        np.testing.assert_array_equal(read[name].values, history.column("value").to_numpy())
+    assert read["twig"].values[0] == trunk.values[0]
+    some = Loader.open(archive).batches(runs=["twig"])
+    (only,) = [c for batch in some for c in batch.curves()]
+    np.testing.assert_array_equal(only.values, read["twig"].values)
 
 
 def test_scores_do_not_depend_on_which_other_bands_there_are(tmp_path: Path) -> None:
