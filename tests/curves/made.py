@@ -91,6 +91,8 @@ def archived(curves: Sequence[Curve], folder: Path) -> Archive:
             "total_steps": facts.total_steps,
             "warmup_steps": facts.warmup_steps,
             "schedule": "linear-to-zero",
+            "parent_run": facts.parent,
+            "branch_step": facts.branch_step,
             "policy": "{}",
             "origins": "{}",
             "config": "{}",
