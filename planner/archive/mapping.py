@@ -40,6 +40,12 @@ def _pattern(value: str) -> str:
     return value
 
 
+def _named_groups(value: str) -> str:
+    if not re.compile(_pattern(value)).groupindex:
+        raise ValueError("wanted a regular expression with named groups, such as (?P<lr>[0-9.]+)")
+    return value
+
+
 Count = Annotated[int, BeforeValidator(_count), Field(ge=0, le=10**18)]
 Real = Annotated[float, Field(allow_inf_nan=False)]
 _STRICT = ConfigDict(extra="forbid", frozen=True)
@@ -82,6 +88,9 @@ class Repairs(BaseModel):
 
     duplicates: Literal["last", "first"] | None = None
     restarts: Literal["stitch", "keep"] | None = None
+    parts: Literal["sort", "as_logged"] | None = None
+    nonfinite: Literal["missing", "drop"] | None = None
+    tokens: Literal["keep", "missing"] | None = None
 
 
 class Rule(BaseModel):
@@ -93,6 +102,9 @@ class Rule(BaseModel):
     reader: str | None = None
     ignore: bool = False
     run: Annotated[str, BeforeValidator(lambda v: _pattern(v) if isinstance(v, str) else v)] = ""
+    row: Annotated[
+        str, BeforeValidator(lambda v: _named_groups(v) if isinstance(v, str) else v)
+    ] = ""
     columns: dict[str, str] = {}
     constants: Constants = Constants()
     policy: Repairs = Repairs()
