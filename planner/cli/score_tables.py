@@ -95,6 +95,12 @@ def print_scores(scored: Scored) -> None:
         for reason, count in reasons.most_common(5):
             print(f"  {count:,}: {reason}")
         print()
+    apart = [o for o in scored.outsiders if o.reasons and "its log differs" in o.reasons[0]]
+    if apart:
+        print("will not collapse, because the logs differ from the plan:")
+        for outsider in apart[:_LISTED]:
+            print(f"  {shown[outsider.run]}: {outsider.reasons[0].partition(': ')[2]}")
+        print()
     if scored.hard_batches:
         steps = ", ".join(str(batch.step) for batch in scored.hard_batches[:8])
         more = f" and {len(scored.hard_batches) - 8} more" if len(scored.hard_batches) > 8 else ""

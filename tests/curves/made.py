@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,8 +57,10 @@ def curve(
     )
 
 
-def archived(curves: Sequence[Curve], folder: Path) -> Archive:
-    """Write curves into an archive as if their logs had been read."""
+def archived(
+    curves: Sequence[Curve], folder: Path, more: Mapping[str, dict[str, Any]] | None = None
+) -> Archive:
+    """Write curves into an archive as if their logs had been read; `more` fields by run."""
     archive = Archive.create(folder)
     for made in curves:
         facts = made.facts
@@ -97,6 +99,7 @@ def archived(curves: Sequence[Curve], folder: Path) -> Archive:
             "origins": "{}",
             "config": "{}",
             "series": [series],
+            **(more or {}).get(facts.run, {}),
         }
         stored = Stored(row, made.steps.astype(np.int64), None, made.values, None)
         archive.update(bucket_of(unit), {unit: lambda _, one=stored: [one]})

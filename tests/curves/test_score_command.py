@@ -13,9 +13,12 @@ from typer.testing import CliRunner
 
 from planner.archive import Archive
 from planner.cli.main import app
+from planner.compile import compile_plan
 from planner.curves import Reference, load_curves
 from planner.curves.load import Loader
 from planner.curves.score import score_archive
+from planner.plan import write_plan
+from planner.spec import load_spec
 from tests.curves.made import archived, curve
 
 SIZES = (100_000_000, 200_000_000, 400_000_000)
@@ -162,6 +165,46 @@ def test_a_branch_begins_with_its_parents_steps(tmp_path: Path) -> None:
     some = Loader.open(archive).batches(runs=["twig"])
     (only,) = [c for batch in some for c in batch.curves()]
     np.testing.assert_array_equal(only.values, read["twig"].values)
+
+
+def test_what_a_log_says_differently_from_its_plan(tmp_path: Path, project_root: Path) -> None:
+    plan = compile_plan(load_spec(str(project_root / "examples" / "celerity.yaml")))
+    write_plan(plan, tmp_path / "plan.json")
+    made, more = [], {}
+    for i, size in enumerate(("300M", "500M", "900M", "1.8B")):
+        run = plan.run(f"{size}-20tpp")
+        made.append(
+            curve(
+                run.name,
+                params=run.params.total,
+                steps=run.steps,
+                every=run.steps // 500,
+                noise=0.003,
+                seed=i,
+                tau=None,
+                tpp=None,
+                warmup=run.warmup_steps,
+            )
+        )
+        wrong = 2.0 if size == "900M" else 1.0
+        more[run.name] = {
+            "run_digest": run.digest,
+            "lr": run.optimizer.base_peak_lr * wrong,
+            "weight_decay": run.optimizer.base_weight_decay,
+            "tokens": run.tokens,
+        }
+    archive = archived(made, tmp_path / "archive", more)
+    done = planner("score", archive.path, "--plan", tmp_path / "plan.json", "--json")
+    document = json.loads(done.stdout)
+    shown = planner("score", archive.path, "--plan", tmp_path / "plan.json").stdout
+    assert "  900M-20tpp: learning rate 0.3 for 0.15\n" in shown
+    (band,) = document["family"]["bands"]
+    assert band["tau"] == pytest.approx(0.175, abs=0.001)
+    (outsider,) = document["family"]["outsiders"]
+    assert outsider["name"] == "900M-20tpp"
+    assert outsider["tau"] == pytest.approx(0.175 / 2, rel=0.01)
+    assert outsider["tpp"] == pytest.approx(20.0, rel=0.01)
+    assert outsider["reasons"] == ["its log differs from its plan: learning rate 0.3 for 0.15"]
 
 
 def test_scores_do_not_depend_on_which_other_bands_there_are(tmp_path: Path) -> None:
