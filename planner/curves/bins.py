@@ -51,8 +51,8 @@ class Binned:
         mean: Mean log loss of each stretch, not-a-number where it has no point, shape ``(R, K)``.
         time: Mean fraction of training of its points, shape ``(R, K)``.
         count: Points, shape ``(R, K)``.
-        missing: Points that were logged but are not positive finite numbers, shape ``(R,)``.
-        missing_end: Of those, after the last usable point, shape ``(R,)``.
+        missing: Points that were logged but are no finite numbers, shape ``(R,)``.
+        missing_end: Of those, after the last finite one, shape ``(R,)``.
         outliers: Index of the run, step, and height (log loss above its stretch) of each single
             outlier.
     """
@@ -165,8 +165,11 @@ def _binned(
     good = np.flatnonzero(usable)
     _last(final, which, good)
     logged = np.where(np.bincount(which, weight, runs) > 0, t[final], 0.0)
-    missing = counts - np.bincount(which, usable, runs).astype(np.int64)
-    tail = np.where(logged > 0, ends - 1 - final, counts)
+    finite = np.isfinite(values)
+    missing = counts - _sums(which, runs, finite.astype(np.float64)).astype(np.int64)
+    ending = ends - 1 - counts  # before the first point
+    _last(ending, which, np.flatnonzero(finite))
+    tail = ends - 1 - ending
     spread = steps[ends - 1] - steps[ends - counts]
     return Binned(
         facts,

@@ -154,6 +154,14 @@ def test_a_blow_up_needs_no_reference() -> None:
         assert [c.cause for c in run.causes] == ["divergence"]
 
 
+def test_a_metric_that_ends_at_zero_has_not_diverged() -> None:
+    rate = replace(curve("x"), values=np.linspace(1.0, 0.0, 1000))
+    assert "divergence" not in [c.cause for c in one(score([*family(), rate]), "x").causes]
+    binned = bin_curves([rate, replace(rate, values=np.full(1000, np.nan))])
+    assert binned.missing.tolist() == [0, 1000]
+    assert binned.missing_end.tolist() == [0, 1000]
+
+
 def test_two_repeats_that_differ_accuse_nobody() -> None:
     two = [curve("a", noise=0.003), curve("b", noise=0.003, seed=5, extra=drift)]
     scored = score(two)
