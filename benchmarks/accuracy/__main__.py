@@ -18,7 +18,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 # in the order in which they stand in the page
-PARTS = ("ladder", "schedule_law", "sweep", "detection", "surrogate", "scale")
+PARTS = ("ladder", "schedule_law", "sweep", "detection", "surrogate", "causes", "scale")
 
 sys.path.insert(0, str(HERE.parent))
 

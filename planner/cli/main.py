@@ -485,6 +485,20 @@ def _report(report: Any) -> dict[str, Any]:
     }
 
 
+def _settings(given: list[str]) -> dict[str, str]:
+    settings = {}
+    for item in given:
+        name, equals, value = item.partition("=")
+        if not equals or not name:
+            raise UnitError(f"got {item!r}, wanted NAME=VALUE", field="--set")
+        settings[name.replace("-", "_")] = value
+    return settings
+
+
+from planner.cli import scoring as scoring  # noqa: E402  registers its verb
+from planner.cli import watching as watching  # noqa: E402  registers its verb
+
+
 def main() -> None:
     """Run the command line."""
     for name in ("stdout", "stderr"):

@@ -2,6 +2,8 @@
 
 - :class:`Curve`, :class:`RunFacts`: one metric of one run, and what is known of the run.
 - :func:`load_curves`: curves out of an archive, a batch of runs at a time.
+- :func:`normalize`: loss over final loss, smoothed as the papers do.
+- :class:`Reference`: the normalized curve that healthy runs follow, with its noise.
 - :class:`Schedule`: the shape of a learning-rate schedule over the fraction of training.
 """
 
@@ -10,16 +12,22 @@ from __future__ import annotations
 from planner.curves.curve import Curve, RunFacts
 from planner.curves.errors import CurveError
 from planner.curves.load import TRAIN_LOSS, choose_metric, load_curves
+from planner.curves.normalize import Normalized, Smoothing, normalize
+from planner.curves.reference import Reference
 from planner.curves.schedule import Schedule, declared_schedule, logged_schedule
 
 __all__ = [
     "TRAIN_LOSS",
     "Curve",
     "CurveError",
+    "Normalized",
+    "Reference",
     "RunFacts",
     "Schedule",
+    "Smoothing",
     "choose_metric",
     "declared_schedule",
     "load_curves",
     "logged_schedule",
+    "normalize",
 ]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from planner.curves.errors import CurveError
 
 if TYPE_CHECKING:
     from planner.curves.schedule import Schedule
@@ -41,6 +43,10 @@ class RunFacts:
         branch_step: The step at which it did.
         boundaries: Steps at which it was restarted.
         planned: Name of the planned run that it was matched to.
+        implied_tpp: Tokens per parameter by its log alone, whatever was planned.
+        implied_tau: AdamW timescale likewise; of a planned run, its tau corrected for what the log
+            says differently of learning rate, decay, and steps.
+        differs: What its log says differently from its plan, a sentence each.
     """
 
     run: str
@@ -61,6 +67,9 @@ class RunFacts:
     branch_step: int | None = None
     boundaries: tuple[int, ...] = ()
     planned: str | None = None
+    implied_tpp: float | None = None
+    implied_tau: float | None = None
+    differs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -76,6 +85,8 @@ class Curve:
         schedule: Shape of the learning rate over the fraction of training, if known.
         every: Steps from one logged point to the next, the median.
         lr: Steps at which the learning rate was logged, and the rates; empty if it was not.
+        tokens: Training tokens seen, not-a-number where unknown, shape ``(points,)``; None if the
+            log does not count them.
     """
 
     facts: RunFacts
@@ -86,6 +97,7 @@ class Curve:
     schedule: Schedule | None
     every: float
     lr: tuple[Int64, Float64]
+    tokens: Float64 | None = None
 
     @property
     def fraction(self) -> Float64:
@@ -93,6 +105,21 @@ class Curve:
         if not self.steps.size:
             return np.zeros(0)
         return np.asarray(self.steps / (self.horizon or max(int(self.steps[-1]), 1)))
+
+    def fractions(self, by: Literal["steps", "tokens"] = "steps") -> Float64:
+        """Return fractions of training, counted in steps or tokens, shape ``(points,)``.
+
+        They differ where the batch grew during training.
+
+        Raises:
+            CurveError: Tokens are asked for, but were not logged or planned.
+        """
+        if by == "steps":
+            return self.fraction
+        total = self.facts.tokens
+        if self.tokens is None or not np.isfinite(self.tokens).all() or not total:
+            raise CurveError(f"{self.facts.name}: its log does not count the training tokens")
+        return np.asarray(self.tokens / max(float(self.tokens[-1]), float(total)))
 
     @property
     def at(self) -> float | None:
@@ -132,4 +159,5 @@ class Curve:
             steps=self.steps[:count],
             values=self.values[:count],
             lr=(self.lr[0][:known], self.lr[1][:known]),
+            tokens=None if self.tokens is None else self.tokens[:count],
         )

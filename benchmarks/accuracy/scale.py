@@ -1,0 +1,124 @@
+"""How long, and in how much memory, thousands of runs are scored from the archive."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from accuracy.section import Section, Table, Target
+from made_archive import make, sick
+
+RUNS = (1_000, 10_000, 100_000)
+POINTS = 2_000
+SECONDS = 10.0  # for 10,000 runs
+MEMORY = 1.5e9  # for 100,000 runs
+LINEAR = 1.3  # cost a run at 100,000, over that at 10,000
+
+TEXT = f"""`planner score ARCHIVE --json`, from the start of the process to the end of the document,
+on archives of made-up runs of {POINTS:,} points (`benchmarks/made_archive.py`: families of five
+sizes and four seeds; of every hundred runs one drifts from 60 % of training on, one has a spike
+that recovers). CPU time is the sum over threads: it depends less on what else the machine does than
+the time by the clock. Below, what was said of the runs."""
+
+
+def evaluate(data: Path, work: Path) -> Section:
+    """Score archives of several sizes, each in a process of its own."""
+    rows: list[tuple[str, ...]] = []
+    verdicts: list[tuple[str, ...]] = []
+    figures: dict[str, Any] = {}
+    measured: dict[int, tuple[float, float, float]] = {}
+    for runs in RUNS:
+        folder = work / f"archive{runs}"
+        make(folder, runs, POINTS)
+        clock, cpu, peak, document = score(folder, work / "scores.json")
+        shutil.rmtree(folder)
+        measured[runs] = clock, cpu, peak
+        rows.append(
+            (
+                f"{runs:,}",
+                f"{clock:.1f} s",
+                f"{cpu:.1f} s",
+                f"{1e3 * cpu / runs:.2f} ms",
+                f"{peak / 1e6:.0f} MB",
+            )
+        )
+        figures[f"runs_{runs}"] = {"seconds": clock, "cpu_seconds": cpu, "peak_bytes": peak}
+        said = Counter(
+            (sick(number(run["name"])) or "healthy", run["verdict"]) for run in document["runs"]
+        )
+        for truth in ("healthy", "drift", "spike"):
+            counts = [said[truth, v] for v in ("healthy", "deviating", "undecidable")]
+            verdicts.append((f"{runs:,}", truth, *(f"{count:,}" for count in counts)))
+    clock, cpu, _ = measured[10_000]
+    growth = (measured[100_000][1] / 100_000) / (cpu / 10_000)
+    peak = measured[100_000][2]
+    return Section(
+        "Scale",
+        TEXT,
+        tables=[
+            Table(("runs", "clock", "CPU", "CPU a run", "memory"), rows),
+            Table(("runs", "made", "healthy", "deviating", "undecidable"), verdicts),
+        ],
+        targets=[
+            Target(
+                "10,000 runs scored end to end",
+                f"below {SECONDS:.0f} s",
+                f"{clock:.1f} s by the clock, {cpu:.1f} s of CPU",
+                clock < SECONDS,
+            ),
+            Target(
+                "CPU a run at 100,000 over 10,000",
+                f"at most {LINEAR:g}",
+                f"{growth:.2f}",
+                growth <= LINEAR,
+            ),
+            Target(
+                "memory for 100,000 runs",
+                f"below {MEMORY / 1e9:g} GB",
+                f"{peak / 1e9:.2f} GB",
+                peak < MEMORY,
+            ),
+        ],
+        figures=figures,
+    )
+
+
+def number(name: str) -> int:
+    """Return which of the made-up runs has a name."""
+    family, size, seed = name.split("/")
+    sizes = {"100M": 0, "200M": 1, "400M": 2, "800M": 3, "1600M": 4}
+    return int(family.removeprefix("family")) * 20 + sizes[size] * 4 + int(seed)
+
+
+def score(folder: Path, output: Path) -> tuple[float, float, float, dict[str, Any]]:
+    """Return seconds by the clock and of CPU, the largest memory in bytes, and the document."""
+    command = [sys.executable, "-c", "from planner.cli.main import main; main()", "score"]
+    begin = time.perf_counter()
+    with open(output, "wb") as stream:
+        process = subprocess.Popen(
+            [*command, str(folder), "--json"], stdout=stream, env={**os.environ}
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    clock = time.perf_counter() - begin
+    if process.returncode not in (0, 1):
+        raise RuntimeError(f"planner score ended with {process.returncode}")
+    unit = 1 if sys.platform == "darwin" else 1024
+    return (
+        clock,
+        usage.ru_utime + usage.ru_stime,
+        _peak(usage) * unit,
+        json.loads(output.read_text()),
+    )
+
+
+def _peak(usage: resource.struct_rusage) -> float:
+    return float(usage.ru_maxrss)

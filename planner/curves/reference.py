@@ -1,0 +1,509 @@
+"""The reference: the normalized curve that a family's healthy runs follow.
+
+Made of finished runs, a reference holds the log of each run's normalized curve. At one size it is
+their mean; with two or more sizes it is a straight line in log N at each fraction of training,
+because the shape changes slowly with size: plain averaging of smaller sizes is biased by 0.4-0.5 %
+at the largest OLMo ladder size. It says how sure it is: `at` returns the noise of its runs, carried
+through the line, and `drift` what the change with size that it cannot know may add.
+
+A curve from elsewhere (the parametric surrogate of FACTS A6, a schedule-aware law) is taken as a
+function of the fraction of training: `Reference.from_function`.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from planner.curves.curve import Curve, RunFacts
+from planner.curves.errors import CurveError
+from planner.curves.noise import point_noise
+from planner.curves.normalize import final_level, log_excess
+from planner.curves.schedule import Schedule
+
+Float64 = NDArray[np.float64]
+
+# fractions of training at which members are kept: even in log t, then even in t
+GRID: Float64 = np.concatenate(
+    [np.geomspace(0.001, 0.1, 120, endpoint=False), np.linspace(0.1, 1.0, 361)]
+)
+_LOG_GRID = np.log(GRID)
+# Root mean square of the change of the log shape for one e-fold of N, as a share of the log shape
+# itself: measured on the OLMo ladder, 11 evaluation sets x 4 multiples, 190M to 1.3B, fractions 0.1
+# to 0.7 of training (tests/curves/test_real_runs.py measures it again).
+SIZE_DRIFT = 0.07
+# Likewise for one e-fold of TPP, tau going with it (the ladder's multiples), and of tau alone (the
+# learning rates of the 124M sweep of wsd_cosine_llama); no more than a band's tolerance counts.
+TPP_DRIFT, TAU_DRIFT = 0.37, 0.15
+# Runs of one band agree to this in TPP and tau: rounding of batches and steps moves both (the
+# ladder's tau spreads by 19 % within a multiple, and those curves collapse).
+TPP_TOLERANCE, TAU_TOLERANCE = 0.15, 0.2
+# What of the change with size is left once two or more sizes tell its direction; likewise.
+_KNOWN_DRIFT = 0.5
+# half-width of the smoothing window: of log t early, of t late
+_LOG_WINDOW, _WINDOW = 0.10, 0.025
+# Points that are noisier than this are smoothed: an evaluation loss is not.
+_SMOOTHED = 0.002
+# A bend of the schedule at which no window reaches over: its slope changes by so much.
+_KINK = 0.5
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Member:
+    """A run that a reference is made of.
+
+    Attributes:
+        run: Id in the archive; a name where it came from elsewhere.
+        name: Name.
+        params: N, if known.
+        final: Its divisor, nats a token.
+        shape: log((loss - offset) / (final - offset)) at `GRID`; not-a-number before its first
+            point.
+        error: Standard error of the log curve by its own noise, at `GRID`.
+        final_error: That of the log of its divisor.
+        tpp: Its tokens per parameter, if known.
+        tau: Its AdamW timescale, if known.
+    """
+
+    run: str
+    name: str
+    params: int | None
+    final: float
+    shape: Float64
+    error: Float64
+    final_error: float
+    tpp: float | None = None
+    tau: float | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """A reference curve; see this module.
+
+    Attributes:
+        metric: The series it is of.
+        members: What it is made of; at least one.
+        source: ``runs``, or what a function is, such as ``surrogate``.
+        schedule: The schedule that it holds for; None if not known.
+        tau: The AdamW timescale that it holds for; None if not known.
+        tpp: Tokens per parameter likewise.
+        offset: Subtracted from losses before dividing, nats a token.
+    """
+
+    metric: str
+    members: tuple[Member, ...]
+    source: str = "runs"
+    schedule: Schedule | None = None
+    tau: float | None = None
+    tpp: float | None = None
+    offset: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise CurveError("a reference needs at least one run")
+
+    @classmethod
+    def build(
+        cls, curves: Sequence[Curve], *, offset: float = 0.0, smooth: bool | None = None
+    ) -> Reference:
+        """Make a reference of finished runs of one band.
+
+        Args:
+            curves: Finished curves of one metric.
+            offset: Subtracted from losses before dividing, nats a token.
+            smooth: Whether to smooth the members (a straight line in log t over a tenth of t, at
+                most 5 % of training); None: only where the points' noise is above 0.2 %.
+
+        Raises:
+            CurveError: There is no curve, one is not finished or has no usable loss, or they are of
+                different metrics.
+        """
+        if not curves:
+            raise CurveError("a reference needs at least one finished run")
+        metrics = sorted({curve.metric for curve in curves})
+        if len(metrics) > 1:
+            raise CurveError(f"a reference is of one metric, got {metrics[0]} and {metrics[1]}")
+        members = tuple(_member(curve, offset, smooth) for curve in curves)
+        facts = [curve.facts for curve in curves]
+        return cls(
+            metrics[0],
+            members,
+            schedule=next((c.schedule for c in curves if c.schedule is not None), None),
+            tau=_middle([f.tau for f in facts]),
+            tpp=_middle([f.tpp for f in facts]),
+            offset=offset,
+        )
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[[Float64], ArrayLike],
+        *,
+        metric: str,
+        source: str,
+        schedule: Schedule | None,
+        tau: float | None,
+        tpp: float | None,
+        error: float = 0.0,
+    ) -> Reference:
+        """Take a curve from a function, such as the surrogate at a schedule, tau and TPP.
+
+        Args:
+            function: Fractions of training to the (normalized or not) curve there, above 0.
+            metric: The series it stands for.
+            source: What it is, in a word or two.
+            schedule: The schedule that it holds for.
+            tau: The AdamW timescale that it holds for.
+            tpp: The tokens per parameter that it holds for.
+            error: Standard error of the normalized curve, as a share of it.
+
+        Raises:
+            CurveError: The function is not positive and finite over training.
+        """
+        values = np.asarray(function(GRID), np.float64)
+        if values.shape != GRID.shape or not np.all((values > 0) & np.isfinite(values)):
+            raise CurveError(f"the {source} is not positive and finite over the whole of training")
+        shape = np.log(values / values[-1])
+        member = Member(source, source, None, 1.0, shape, np.full(GRID.size, float(error)), 0.0)
+        return cls(metric, (member,), source, schedule, tau, tpp)
+
+    @cached_property
+    def sizes(self) -> tuple[int, ...]:
+        """The different N of the members, rising; empty where none is known."""
+        return tuple(sorted({m.params for m in self.members if m.params is not None}))
+
+    @cached_property
+    def start(self) -> float:
+        """The fraction of training from which on it is known."""
+        first = [int(np.argmax(np.isfinite(m.shape))) for m in self.members]
+        return float(GRID[max(first)])
+
+    @property
+    def name(self) -> str:
+        """What it is made of, in a line."""
+        if self.source != "runs":
+            return self.source
+        names = [member.name for member in self.members]
+        return names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more"
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write it, whole or not at all, as JSON of the schema ``planner.reference/1``.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        from planner.curves.reference_file import save_reference
+
+        save_reference(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Reference:
+        """Read a reference that was saved; ``-`` is standard input.
+
+        Raises:
+            CurveError: It cannot be read, is no reference, or holds what no reference holds.
+        """
+        from planner.curves.reference_file import load_reference
+
+        return load_reference(path)
+
+    def without(self, run: str) -> Reference | None:
+        """Return the reference without a run; None if nothing is left."""
+        members = tuple(m for m in self.members if m.run != run)
+        if len(members) == len(self.members):
+            return self
+        if not members:
+            return None
+        return Reference(
+            self.metric, members, self.source, self.schedule, self.tau, self.tpp, self.offset
+        )
+
+    def weights(self, params: float | None = None) -> Float64:
+        """Return each member's weight in the curve of a size, shape ``(members,)``; sum 1.
+
+        Args:
+            params: N of the size; None for the mean of the members.
+        """
+        count = len(self.members)
+        if params is None or self._line is None:
+            return np.full(count, 1.0 / count)
+        return np.asarray(np.array([math.log(params), 1.0]) @ self._line)
+
+    def at(self, fraction: ArrayLike, params: float | None = None) -> tuple[Float64, Float64]:
+        """Return the log of the normalized curve and its noise.
+
+        Args:
+            fraction: Fractions of training, any shape.
+            params: N of the run that it is for: extrapolated along log N where the members have two
+                or more sizes. None: the mean of the members.
+
+        Returns:
+            Log curve (0 at the end) and standard deviation of its noise (relative; 0 at the end),
+            each of the shape of ``fraction``; not-a-number before `start`.
+        """
+        weights = self.weights(params)
+        level = weights**2 @ np.array([m.final_error**2 for m in self.members])
+        # near the end curve and divisor are of the same points, and their errors cancel
+        apart = np.minimum(1.0, (1.0 - GRID) / (2 * _WINDOW))
+        noise = np.sqrt(weights**2 @ self._errors**2 + level) * apart
+        return self._read(weights @ self._shapes, fraction), self._read(noise, fraction)
+
+    def wander(self, fraction: ArrayLike, params: float | None = None) -> Float64:
+        """Return the noise of the shape alone, the divisors' left out.
+
+        It is what counts for a run whose own divisor is free: an error of a member's divisor moves
+        the whole reference up or down.
+
+        Args:
+            fraction: Fractions of training, any shape.
+            params: As in `at`.
+
+        Returns:
+            Standard deviation, relative, of the shape of ``fraction``.
+        """
+        return self._read(np.sqrt(self.weights(params) ** 2 @ self._errors**2), fraction)
+
+    def _read(self, row: Float64, fraction: ArrayLike) -> Float64:
+        t = np.asarray(fraction, np.float64)
+        known = (t >= self.start - 1e-12) & (t <= 1.0 + 1e-9)
+        return np.where(known, np.interp(np.log(np.maximum(t, 1e-9)), _LOG_GRID, row), np.nan)
+
+    def drift(
+        self,
+        fraction: ArrayLike,
+        params: float | None = None,
+        *,
+        tpp: float | None = None,
+        tau: float | None = None,
+    ) -> Float64:
+        """Return how far the shape of a run may lie off for what is not known of its drift.
+
+        With one size the whole change with size is unknown: `SIZE_DRIFT` an e-fold of N. With more,
+        a share of it is left that grows with the distance to the nearest member's size. To that
+        comes what differs in TPP and tau within a band's tolerance.
+
+        Args:
+            fraction: Fractions of training, any shape.
+            params: N of the run; None or unknown sizes: one e-fold is taken.
+            tpp: Its tokens per parameter, if known.
+            tau: Its AdamW timescale, if known.
+
+        Returns:
+            Standard deviation, relative, of the shape of ``fraction``.
+        """
+        curve, _ = self.at(fraction, params)
+        sizes = self.sizes
+        if params is None or not sizes:
+            folds = 1.0
+        else:
+            folds = min(abs(math.log(params / size)) for size in sizes)
+            if len(sizes) > 1:
+                folds *= _KNOWN_DRIFT
+        share = SIZE_DRIFT * folds
+        for own, theirs, rate, most in (
+            (tpp, self._mean_tpp, TPP_DRIFT, TPP_TOLERANCE),
+            (tau, self._mean_tau, TAU_DRIFT, TAU_TOLERANCE),
+        ):
+            if own and theirs:
+                share += rate * min(abs(math.log(own / theirs)), math.log1p(most))
+        return np.abs(curve) * share
+
+    @cached_property
+    def _mean_tpp(self) -> float | None:
+        return _middle([m.tpp for m in self.members]) or self.tpp
+
+    @cached_property
+    def _mean_tau(self) -> float | None:
+        return _middle([m.tau for m in self.members]) or self.tau
+
+    @cached_property
+    def _line(self) -> Float64 | None:
+        """The least-squares line in log N: what turns members into slope and intercept."""
+        if len(self.sizes) < 2 or any(m.params is None for m in self.members):
+            return None
+        z = np.log([float(m.params or 1) for m in self.members])
+        return np.asarray(np.linalg.pinv(np.column_stack([z, np.ones(z.size)])))
+
+    @cached_property
+    def _shapes(self) -> Float64:
+        return np.array([np.where(np.isfinite(m.shape), m.shape, 0.0) for m in self.members])
+
+    @cached_property
+    def _errors(self) -> Float64:
+        """Noise of each member: by its own points, and by how repeats of a size scatter."""
+        errors = np.array([np.where(np.isfinite(m.error), m.error, 0.0) for m in self.members])
+        scatter = self._scatter()
+        return errors if scatter is None else np.maximum(errors, scatter)
+
+    def _scatter(self) -> Float64 | None:
+        """Return the standard deviation among repeats of one run, shape of `GRID`, smoothed.
+
+        Each member's level over the later half of training is taken out first: its divisor's error
+        is stated apart.
+        """
+        level = self._shapes[:, GRID >= 0.5].mean(axis=1)
+        groups: dict[tuple[float, ...], list[int]] = {}
+        for i, member in enumerate(self.members):
+            same = (member.params, member.tpp, member.tau)
+            if member.params is not None:  # else nothing says that they are repeats
+                key = tuple(round(math.log(v), 1) if v else -1.0 for v in same)
+                groups.setdefault(key, []).append(i)
+        squares, freedom = np.zeros(GRID.size), 0
+        for rows in groups.values():
+            if len(rows) > 1:
+                group = self._shapes[rows] - level[rows, None]
+                squares += ((group - group.mean(axis=0)) ** 2).sum(axis=0)
+                freedom += len(rows) - 1
+        if not freedom:
+            return None
+        # one or two repeats tell little at one point: pooled over a twentieth of training
+        width = np.maximum(0.05, 0.2 * GRID)
+        cumulated = np.concatenate([[0.0], np.cumsum(squares / freedom)])
+        low = np.searchsorted(GRID, GRID - width)
+        high = np.searchsorted(GRID, GRID + width, side="right")
+        return np.asarray(np.sqrt((cumulated[high] - cumulated[low]) / (high - low)))
+
+
+def _member(curve: Curve, offset: float, smooth: bool | None) -> Member:
+    if not curve.finished:
+        name = curve.facts.name
+        raise CurveError(f"{name}: a reference is made of finished runs, and this one is not")
+    logs = log_excess(curve.values, offset)
+    kinks = schedule_kinks(curve.schedule)
+    return make_member(curve.facts, curve.fraction, logs, offset=offset, smooth=smooth, kinks=kinks)
+
+
+def schedule_kinks(schedule: Schedule | None) -> Float64:
+    """Return the fractions of training at which a schedule bends sharply, warm-up left out."""
+    if schedule is None:
+        return np.zeros(0)
+    t = np.linspace(0.0, 1.0, 401)
+    slope = np.diff(schedule.at(t)) / np.diff(t)
+    # over two steps: a knot may lie within one
+    bend = np.abs(slope[2:] - slope[:-2])
+    inside = (bend > _KINK) & (t[2:-1] > 2.0 * schedule.warmup)
+    peaks = np.flatnonzero(inside & (bend >= np.roll(bend, 1)) & (bend > np.roll(bend, -1)))
+    return np.asarray(t[peaks + 2] - 0.00125)
+
+
+def make_member(
+    facts: RunFacts,
+    fraction: Float64,
+    logs: Float64,
+    *,
+    offset: float = 0.0,
+    smooth: bool | None = None,
+    kinks: Float64 | None = None,
+) -> Member:
+    """Make a member of the points of a finished run.
+
+    Args:
+        facts: What is known of the run.
+        fraction: Fractions of training, rising, shape ``(points,)``.
+        logs: log(loss - offset), not-a-number where missing, shape ``(points,)``.
+        offset: Nats a token.
+        smooth: As for `Reference.build`.
+        kinks: Fractions of training that no smoothing window reaches over.
+
+    Raises:
+        CurveError: Fewer than 5 points are usable.
+    """
+    usable = np.isfinite(logs) & (fraction > 0)
+    t, y = fraction[usable], logs[usable]
+    if t.size < 5:
+        raise CurveError(f"{facts.name}: {t.size} usable points are too few for a reference")
+    level, level_error = final_level(t, y)
+    sigma = point_noise(y[-200:])
+    if smooth is None:
+        smooth = sigma > _SMOOTHED
+    if smooth:
+        values, error = _local_lines(t, y, sigma, kinks)
+        level, level_error = float(values[-1]), float(error[-1])
+    else:
+        values = np.interp(_LOG_GRID, np.log(t), y)
+        error = np.hypot(sigma, _between(np.log(t), y))
+    values[t[0] > GRID * (1.0 + 1e-9)] = np.nan
+    final = float(np.exp(level)) + offset
+    return Member(
+        facts.run,
+        facts.name,
+        facts.params,
+        final,
+        values - level,
+        error,
+        level_error,
+        facts.tpp,
+        facts.tau,
+    )
+
+
+def _between(x: Float64, y: Float64) -> Float64:
+    """Return how far a curve may lie off the straight lines between its points, at `GRID`.
+
+    Half of what leaving a point out does: a kink between two points errs by at most that, a bend by
+    half of it.
+    """
+    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    missed = np.zeros(x.size)
+    missed[1:-1] = np.abs(y[1:-1] - (1.0 - share) * y[:-2] - share * y[2:])
+    right = np.clip(np.searchsorted(x, _LOG_GRID), 1, x.size - 1)
+    on_point = np.isclose(_LOG_GRID, x[right]) | np.isclose(_LOG_GRID, x[right - 1])
+    return np.where(on_point, 0.0, np.maximum(missed[right - 1], missed[right]) / 2.0)
+
+
+def _local_lines(
+    t: Float64, y: Float64, sigma: float, kinks: Float64 | None
+) -> tuple[Float64, Float64]:
+    """Return local straight-line fits in log t at `GRID`, and their standard errors."""
+    x = np.log(t)
+    half = np.minimum(_LOG_WINDOW * GRID, _WINDOW)
+    # at the end the window keeps its width
+    low = np.searchsorted(t, np.minimum(GRID - half, 1.0 - 2.0 * half))
+    high = np.searchsorted(t, GRID + half, side="right")
+    for kink in () if kinks is None else kinks.tolist():
+        at = int(np.searchsorted(t, kink))
+        low = np.where(kink < GRID, np.maximum(low, at), low)
+        high = np.where(kink >= GRID, np.minimum(high, at), high)
+    low = np.minimum(low, np.maximum(high - 4, 0))  # at least four points
+    high = np.maximum(high, np.minimum(low + 4, t.size))
+    mid = float(x.mean())
+    u = x - mid
+
+    def sums(values: Float64) -> Float64:
+        cumulated = np.concatenate([[0.0], np.cumsum(values)])
+        return np.asarray(cumulated[high] - cumulated[low])
+
+    # spikes: what stands five standard deviations off the line does not count
+    line, error = _lines(sums, u, y, high - low, _LOG_GRID - mid, sigma)
+    off = np.abs(y - np.interp(x, _LOG_GRID, line)) > 5.0 * sigma
+    if off.any():
+        tamed = np.where(off, np.interp(x, _LOG_GRID, line), y)
+        line, error = _lines(sums, u, tamed, high - low, _LOG_GRID - mid, sigma)
+    return line, error
+
+
+def _lines(
+    sums: Callable[[Float64], Float64],
+    u: Float64,
+    y: Float64,
+    n: NDArray[np.int64],
+    at: Float64,
+    sigma: float,
+) -> tuple[Float64, Float64]:
+    mean_u, mean_y = sums(u) / n, sums(y) / n
+    spread = np.maximum(sums(u * u) / n - mean_u**2, 1e-12)
+    slope = (sums(u * y) / n - mean_u * mean_y) / spread
+    distance = at - mean_u
+    error = sigma * np.sqrt((1.0 + distance**2 / spread) / n)
+    return mean_y + slope * distance, error
+
+
+def _middle(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return float(np.median(known)) if len(known) == len(values) else None
