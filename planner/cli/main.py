@@ -555,5 +555,7 @@ def main() -> None:
     app()
 
 
+from planner.cli import forecasting as forecasting  # noqa: E402  (registers its verbs)
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,131 @@
+"""The verbs that look ahead: planner forecast and planner select."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.cli.app import Json, print_json, read_plans, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planner.curves.forecast import Forecast
+
+ArchiveFolder = Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive.")]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", help="Series; default: the train loss, or the only evaluation loss."),
+]
+MethodOption = Annotated[
+    str, typer.Option("--method", help="How; auto: what does best on finished runs.")
+]
+PlanOption = Annotated[
+    list[str] | None, typer.Option("--plan", help="Match runs to this plan; may be repeated.")
+]
+
+
+@verb
+def forecast(
+    archive: ArchiveFolder,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...]", help="Names or ids; default: all unfinished runs."),
+    ] = None,
+    at: Annotated[
+        float | None,
+        typer.Option("--at", help="Pretend that only this fraction of each run was logged."),
+    ] = None,
+    metric: Metric = None,
+    level: Annotated[float, typer.Option("--level", help="Probability of the interval.")] = 0.9,
+    method: MethodOption = "auto",
+    reference: Annotated[
+        list[str] | None,
+        typer.Option("--reference", help="Run to rest on; may be repeated; default: all finished."),
+    ] = None,
+    plan: PlanOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 if a forecast is undecidable.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Forecast the final loss of runs, with an interval, from what they logged so far."""
+    from planner.archive import Archive
+    from planner.curves.forecast import forecast_runs
+
+    found = forecast_runs(
+        Archive(archive),
+        runs or (),
+        at=at,
+        metric=metric,
+        level=level,
+        method=method,
+        references=reference or (),
+        plans=read_plans(plan or []),
+    )
+    if json:
+        print_json(
+            {"schema": "planner.forecast/1", "forecasts": [_forecast_record(f) for f in found]}
+        )
+    else:
+        _print_forecasts(found)
+    if strict and not all(f.decided for f in found):
+        raise typer.Exit(1)
+
+
+def _forecast_record(forecast: Forecast) -> dict[str, object]:
+    return {
+        "run": forecast.run,
+        "name": forecast.name,
+        "metric": forecast.metric,
+        "reference": ", ".join(forecast.references) or None,
+        "at": forecast.at,
+        "final": forecast.final,
+        "low": forecast.low,
+        "high": forecast.high,
+        "level": forecast.level,
+        "method": forecast.method,
+        "why": forecast.why,
+        "actual": forecast.actual,
+        "back_tests": dict(forecast.back_tests),
+    }
+
+
+def _print_forecasts(forecasts: Sequence[Forecast]) -> None:
+    from planner.cli.columns import print_columns
+
+    if not forecasts:
+        print("no run is unfinished; --at FRACTION back-tests on finished runs")
+        return
+    header = ["run", "at", "final", "low", "high", "method"]
+    known = any(f.actual is not None for f in forecasts)
+    if known:
+        header += ["actual", "error"]
+    rows = []
+    for f in forecasts:
+        row = [
+            f.name,
+            "?" if f.at is None else f"{f.at:.0%}",
+            _loss(f.final),
+            _loss(f.low),
+            _loss(f.high),
+            f.method,
+        ]
+        if known:
+            wrong = f.final / f.actual - 1 if f.final and f.actual else None
+            row += [_loss(f.actual), "" if wrong is None else f"{wrong:+.2%}"]
+        rows.append(row)
+    print(f"{forecasts[0].metric}, intervals at {forecasts[0].level:.0%}")
+    print_columns(header, rows)
+    reasons: dict[str, list[str]] = {}
+    for f in forecasts:
+        if not f.decided:
+            reasons.setdefault(f.why, []).append(f.name)
+    for why, which in reasons.items():
+        more = f" and {len(which) - 1} more" if len(which) > 1 else ""
+        print(f"undecidable: {which[0]}{more}: {why}")
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"

@@ -1,0 +1,40 @@
+"""Forecasts of a run's final loss from any part of it.
+
+`forecast_runs` forecasts the runs of an archive, `forecast_run` one curve from a `Pool` of finished
+ones. Which of `METHODS`:
+
+- ``collapse``: the band has finished smaller sizes (same tokens per parameter, schedule, tau).
+- ``schedule-law``: runs differ in schedule, length or learning rate.
+- ``mean``, ``power-law``, ``size-law``, ``current``: what those are compared with.
+- ``auto``: what did best in back-tests on finished runs.
+"""
+
+from __future__ import annotations
+
+from planner.curves.forecast.choose import BackTest, Choice, back_tests, choose
+from planner.curves.forecast.method import Estimate, Method, Pool, UndecidableError
+from planner.curves.forecast.runs import (
+    AUTO,
+    LEAST_FRACTION,
+    METHODS,
+    Forecast,
+    forecast_run,
+    forecast_runs,
+)
+
+__all__ = [
+    "AUTO",
+    "LEAST_FRACTION",
+    "METHODS",
+    "BackTest",
+    "Choice",
+    "Estimate",
+    "Forecast",
+    "Method",
+    "Pool",
+    "UndecidableError",
+    "back_tests",
+    "choose",
+    "forecast_run",
+    "forecast_runs",
+]

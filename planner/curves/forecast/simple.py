@@ -1,0 +1,80 @@
+"""Forecasts that do without a normalized curve: what the others have to beat."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.curves.curve import Curve
+from planner.curves.forecast.method import Estimate, Pool, UndecidableError, band, names, usable
+from planner.kernel import Ragged
+from planner.kernel.fits import fit_power
+
+_LEAST_POINTS = 5
+# of what is logged: the start falls by another law
+_FIRST = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class PowerLaw:
+    """``e + a t^-alpha`` through the last three quarters of what is logged, read off at the end."""
+
+    name: str = "power-law"
+
+    def estimate(self, prefix: Curve, pool: Pool) -> Estimate:
+        """See `planner.curves.forecast.method.Method`."""
+        times, logs = usable(prefix)
+        chosen = times >= _FIRST * (prefix.at or 0.0)
+        count = int(np.count_nonzero(chosen))
+        if count < _LEAST_POINTS:
+            raise UndecidableError(f"{count} points are too few for a power law")
+        x, y = times[chosen], np.exp(logs[chosen])
+        scale = float(y[-1])
+        fit = fit_power(
+            Ragged.from_list([y / scale]),
+            x,
+            parameters={"e": (0.0, 1.0)},
+            covariance=False,
+            threads=1,
+        )
+        e, a, alpha = (float(fit[name][0]) for name in ("e", "a", "alpha"))
+        final = scale * (e + a)
+        if not (np.isfinite(final) and final > 0 and alpha > 0):
+            raise UndecidableError("no falling power law fits what is logged")
+        return Estimate(float(np.log(final)), None, (), f"e + a t^-{alpha:.3f} of its own points")
+
+
+@dataclass(frozen=True, slots=True)
+class SizeLaw:
+    """A line in log N through the logarithms of the band's final losses; the curve is not used."""
+
+    name: str = "size-law"
+
+    def estimate(self, prefix: Curve, pool: Pool) -> Estimate:
+        """See `planner.curves.forecast.method.Method`."""
+        found = band(prefix, pool)
+        if len(found.sizes) < 2:
+            raise UndecidableError("a line in log N needs two finished sizes")
+        members = [found.member(curve) for curve in found.curves]
+        z = np.log([float(m.params or 0) / float(prefix.facts.params or 0) for m in members])
+        logs = np.log([m.final for m in members])
+        log_final = float(np.polynomial.polynomial.polyfit(z, logs, 1)[0])
+        return Estimate(
+            log_final, None, names(found.curves), f"a line in log N, {len(found.sizes)} sizes"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The loss as it stands: the mean over the last 2 % of what is logged, at least one point."""
+
+    name: str = "current"
+
+    def estimate(self, prefix: Curve, pool: Pool) -> Estimate:
+        """See `planner.curves.forecast.method.Method`."""
+        times, logs = usable(prefix)
+        if not times.size:
+            raise UndecidableError("no point is logged")
+        recent = logs[times >= 0.98 * times[-1]]
+        return Estimate(float(np.mean(recent)), None, (), "the last logged loss")
