@@ -39,7 +39,9 @@ def test_a_larger_size_is_met() -> None:
     found = forecast_run(member(BIG), Pool.of(family()), at=0.2)
     assert found.method == "collapse"
     assert found.final == pytest.approx(found.actual, rel=0.003)
-    assert found.low is not None and found.high is not None and found.actual is not None
+    assert found.low is not None
+    assert found.high is not None
+    assert found.actual is not None
     assert found.low < found.actual < found.high
     assert found.references == tuple(f"run-{params}" for params in SIZES)
     assert "2 finished runs" in found.why
@@ -49,7 +51,9 @@ def test_averaging_is_biased_where_shapes_drift() -> None:
     pool, run = Pool.of(family(noise=0.0, drift=0.02)), member(BIG, noise=0.0, drift=0.02)
     collapse = forecast_run(run, pool, at=0.2, method="collapse")
     mean = forecast_run(run, pool, at=0.2, method="mean")
-    assert collapse.final is not None and mean.final is not None and collapse.actual is not None
+    assert collapse.final is not None
+    assert mean.final is not None
+    assert collapse.actual is not None
     assert abs(mean.final / collapse.actual - 1) > 0.01
     assert abs(collapse.final / collapse.actual - 1) < 0.002
 
@@ -88,7 +92,8 @@ def test_an_interval_widens_with_noise_and_level() -> None:
         found = forecast_run(
             member(BIG, noise=noise), Pool.of(family(noise=noise)), at=0.2, level=level
         )
-        assert found.low is not None and found.high is not None
+        assert found.low is not None
+        assert found.high is not None
         return found.high - found.low
 
     assert width(0.02, 0.9) > 2 * width(0.002, 0.9)
@@ -111,7 +116,8 @@ def test_intervals_hold_as_often_as_they_say() -> None:
         ]
         found = forecast_run(runs[-1], Pool.of(runs[:-1]), at=0.2)
         true = 3.6 * np.exp(-0.08 * np.log(BIG / SIZES[0]))
-        assert found.low is not None and found.high is not None
+        assert found.low is not None
+        assert found.high is not None
         held += found.low <= true <= found.high
     assert 0.8 <= held / len(pool_seeds) <= 1.0
 
@@ -163,10 +169,13 @@ def test_the_run_itself_is_never_its_reference() -> None:
 def test_one_reference_has_a_wide_interval() -> None:
     one = forecast_run(member(BIG), Pool.of(family()[:1]), at=0.3)
     three = forecast_run(member(BIG), Pool.of(family()), at=0.3)
-    assert one.low is not None and one.high is not None
-    assert three.low is not None and three.high is not None
+    assert one.low is not None
+    assert one.high is not None
+    assert three.low is not None
+    assert three.high is not None
     assert one.high - one.low > three.high - three.low
-    assert one.actual is not None and one.low < one.actual < one.high
+    assert one.actual is not None
+    assert one.low < one.actual < one.high
 
 
 def test_another_method_is_chosen_only_where_it_did_better() -> None:
