@@ -229,7 +229,9 @@ def cut_off(folder: Path, place: Path, size: str, multiple: str, fraction: float
 def forecasts(place: Path, name: str, sets: list[str]) -> dict[str, dict[str, Forecast]]:
     """Read the files into an archive, and forecast each evaluation set by each method."""
     mapping = read_mapping(MAPPING)
-    report = ingest([str(place / "olmo_ladder")], str(place / "archive"), mapping=mapping, workers=1)
+    report = ingest(
+        [str(place / "olmo_ladder")], str(place / "archive"), mapping=mapping, workers=1
+    )
     if not report.ok:
         raise SystemExit(f"ladder: {report.failed}")
     found = {}

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planner.curves.forecast import Forecast
+    from planner.curves.select import Sweep
 
 ArchiveFolder = Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive.")]
 Metric = Annotated[
@@ -129,3 +130,79 @@ def _print_forecasts(forecasts: Sequence[Forecast]) -> None:
 
 def _loss(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
+
+
+@verb
+def select(
+    archive: ArchiveFolder,
+    metric: Metric = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="Which runs are candidates, such as 'lr>=1e-4'; repeatable."),
+    ] = None,
+    at: Annotated[
+        float | None,
+        typer.Option("--at", help="Pretend that only this fraction of each candidate was logged."),
+    ] = None,
+    method: MethodOption = "auto",
+    plan: PlanOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 if a sweep is undecidable.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say which settings of a sweep to stop now; exit code 1 if there are any."""
+    from dataclasses import asdict
+
+    from planner.archive import Archive
+    from planner.curves.select import select_runs
+
+    sweeps = select_runs(
+        Archive(archive),
+        metric=metric,
+        where=where or (),
+        at=at,
+        method=method,
+        plans=read_plans(plan or []),
+    )
+    if json:
+        print_json({"schema": "planner.select/1", "sweeps": [asdict(s) for s in sweeps]})
+    else:
+        _print_sweeps(sweeps)
+    stop = any(c.verdict == "stop" for s in sweeps for c in s.candidates)
+    if stop or (strict and any(s.method == "undecidable" for s in sweeps)):
+        raise typer.Exit(1)
+
+
+def _print_sweeps(sweeps: Sequence[Sweep]) -> None:
+    from planner.cli.columns import print_columns
+    from planner.units import format_count
+
+    if not sweeps:
+        print("no sweep is under way: two or more runs of one size, batch and horizon, unfinished")
+    for i, sweep in enumerate(sweeps):
+        size = "unknown size" if sweep.params is None else format_count(sweep.params)
+        at = "" if sweep.at is None else f", compared at {sweep.at:.0%} of training"
+        print(("\n" if i else "") + f"{size}, {sweep.horizon} steps, {sweep.metric}{at}")
+        print(f"{sweep.method}: {sweep.why}")
+        header = ["run", "lr", "loss now", "final", "best with", "regret", "verdict"]
+        known = any(c.actual is not None for c in sweep.candidates)
+        rows = []
+        for c in sweep.candidates:
+            row = [
+                c.name,
+                "" if c.lr is None else f"{c.lr:.3g}",
+                _loss(c.loss),
+                _loss(c.final),
+                "" if c.probability is None else f"{c.probability:.1%}",
+                "" if c.regret is None else f"{c.regret:.2%}",
+                c.verdict,
+            ]
+            rows.append([*row, _loss(c.actual)] if known else row)
+        print_columns([*header, "actual"] if known else header, rows)
+        if sweep.error is not None:
+            count = sum(c.verdict == "stop" for c in sweep.candidates)
+            print(
+                f"stopping {count} of {len(sweep.candidates)} saves {sweep.saved:.0%} of the "
+                f"sweep's compute; one forecast errs against another by {sweep.error:.2%}"
+            )

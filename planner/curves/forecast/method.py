@@ -37,12 +37,15 @@ class Estimate:
         error: Standard error of it; None if the method cannot tell by itself.
         references: Names of the runs that it rests on.
         why: What was done, in a few words.
+        apart: The part of the error that is a run's own, which moves it against other runs of its
+            size; None if the method cannot tell it apart.
     """
 
     log_final: float
     error: float | None
     references: tuple[str, ...]
     why: str
+    apart: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,6 +7,7 @@ length at the same batch; c is one for each size, and for the run itself what it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -81,12 +82,16 @@ class ScheduleLaw:
         found, law = self.fit(prefix, pool)
         log_final = _forecast(prefix, law)
         errors = self._left_out(prefix, found)
+        every = np.concatenate(errors) if errors else np.zeros(0)
+        own = sum(float(((e - e.mean()) ** 2).sum()) for e in errors)
+        freedom = every.size - len(errors)
         return Estimate(
             log_final,
-            float(np.sqrt(np.mean(np.square(errors)))) if errors else None,
+            float(np.sqrt(np.mean(every**2))) if every.size else None,
             names(found.curves),
             f"a law of the schedule fitted to {len(found.curves)} runs, laid on the run's last "
             "stretch",
+            math.sqrt(own / freedom) if freedom > 0 else None,
         )
 
     def fit(self, prefix: Curve, pool: Pool) -> tuple[Pool, FittedLaw]:
@@ -107,22 +112,34 @@ class ScheduleLaw:
             raise UndecidableError("the finished runs do not tell how loss depends on the schedule")
         return found, law
 
-    def _left_out(self, prefix: Curve, found: Pool) -> list[float]:
-        """Return the errors of the finished runs, each forecast from those of the other sizes."""
-        errors = []
+    def _left_out(self, prefix: Curve, found: Pool) -> list[Float64]:
+        """Return each size's errors, when forecast by the runs of the other sizes."""
+        at = round(prefix.at or 0.0, 3)
+        key = ("left out", f"{at} {' '.join(sorted(c.facts.run for c in found.curves))}")
+        if key not in found.notes:
+            found.notes[key] = self._errors(at, found)
+        errors = found.notes[key]
+        assert isinstance(errors, list)
+        return errors
+
+    def _errors(self, at: float, found: Pool) -> list[Float64]:
+        every: list[Float64] = []
         for size in found.sizes:
             rest = found.without_size(size)
             if len(rest.curves) < _LEAST_RUNS:
                 continue
             law = fit_law([_terms(curve, rest) for curve in rest.curves])
+            errors = []
             for curve in found.curves:
                 if curve.facts.params == size:
                     try:
-                        forecast = _forecast(curve.until(prefix.at or 0.0), law)
+                        forecast = _forecast(curve.until(at), law)
                     except UndecidableError:
                         continue
                     errors.append(forecast - float(usable(curve)[1][-1]))
-        return errors
+            if errors:
+                every.append(np.array(errors))
+        return every
 
 
 def fit_law(runs: list[ScheduleTerms]) -> FittedLaw:
