@@ -142,7 +142,7 @@ def evaluate(data: Path, work: Path) -> Section:
         for multiple in TPP
     ]
     holds = [
-        (f"{f:.0%}", *(f"{coverage(f, s):.1f}" for s in (TARGETS, ("760M",), ("1B",))))
+        (f"{f:.0%}", *(f"{coverage(f, s):.1f}" for s in (TARGETS, *((s,) for s in TARGETS))))
         for f in FRACTIONS
     ]
     cells = [
@@ -185,7 +185,7 @@ def evaluate(data: Path, work: Path) -> Section:
                 "Every cell of it, error in %:",
             ),
             Table(
-                ("logged", "both sizes", "760M", "1B"),
+                ("logged", "all", *TARGETS),
                 holds,
                 f"How many of the {LEVEL:.0%} intervals hold the actual loss, in %, over "
                 f"{len(sets)} evaluation sets x 3 multiples:",

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.curves import Curve, declared_schedule
@@ -58,6 +58,7 @@ def test_averaging_is_biased_where_shapes_drift() -> None:
     assert abs(collapse.final / collapse.actual - 1) < 0.002
 
 
+@settings(max_examples=10)
 @given(st.floats(0.1, 10.0))
 def test_units_of_the_loss(factor: float) -> None:
     runs = [*family(), member(BIG)]
@@ -70,6 +71,7 @@ def test_units_of_the_loss(factor: float) -> None:
             assert after.low == pytest.approx(factor * before.low, rel=1e-6)
 
 
+@settings(max_examples=40)
 @given(st.sampled_from(sorted(METHODS)), st.floats(0.06, 0.6), st.integers(0, 9))
 def test_what_comes_later_changes_nothing(method: str, at: float, seed: int) -> None:
     run, pool = member(BIG), Pool.of(family())

@@ -117,7 +117,7 @@ def band(curve: Curve, pool: Pool) -> Pool:
     """Return the runs of a pool whose normalized curve should be that of a run.
 
     Same tokens per parameter, same schedule, same timescale where both are known; not the run
-    itself. If some are not larger than the run, only those: a plan trains small sizes first.
+    itself.
 
     Raises:
         UndecidableError: If there is none, or what must be the same is not known of the run.
@@ -131,8 +131,7 @@ def band(curve: Curve, pool: Pool) -> Pool:
         raise UndecidableError(
             "there is no finished run of the same schedule, tokens per parameter and timescale"
         )
-    small = same.only(lambda c: (c.facts.params or math.inf) <= (of.params or 0))
-    return small if small.curves else same
+    return same
 
 
 def same_band(curve: Curve, other: Curve) -> bool:
