@@ -547,6 +547,9 @@ def _settings(given: list[str]) -> dict[str, str]:
     return settings
 
 
+from planner.cli import scoring as scoring  # noqa: E402  registers its verb
+
+
 def main() -> None:
     """Run the command line."""
     for name in ("stdout", "stderr"):
@@ -555,6 +558,7 @@ def main() -> None:
     app()
 
 
+from planner.cli import fitting as fitting  # noqa: E402  (registers its verb)
 from planner.cli import forecasting as forecasting  # noqa: E402  (registers its verbs)
 
 if __name__ == "__main__":

@@ -66,6 +66,9 @@ def build_context(declared: Declared) -> Context:
     for law in (laws.tau, laws.batch, laws.batch_critical, laws.loss):
         if law is not None and law.confidence == "recalled":
             warnings.append(f"law {law.name!r} is recalled, not checked against its source")
+        if law is not None and law.unidentified:
+            open_ = ", ".join(_open_constant(law, key) for key in law.unidentified)
+            warnings.append(f"law {law.name!r}: its runs do not determine {open_}")
     convention = spec.conventions.params or ("active" if architecture.experts else "total")
     return Context(
         declared=declared,
@@ -79,6 +82,13 @@ def build_context(declared: Declared) -> Context:
         devices=(cluster.devices if cluster else None) or (compute.count if compute else None),
         warnings=tuple(warnings),
     )
+
+
+def _open_constant(law: Law, name: str) -> str:
+    if name not in law.intervals:
+        return name
+    low, high = law.intervals[name]
+    return f"{name} ({low:.3g} to {high:.3g})"
 
 
 def betas_and_eps(declared: Declared) -> tuple[tuple[float, float], float]:

@@ -43,6 +43,10 @@ class RunFacts:
         branch_step: The step at which it did.
         boundaries: Steps at which it was restarted.
         planned: Name of the planned run that it was matched to.
+        implied_tpp: Tokens per parameter by its log alone, whatever was planned.
+        implied_tau: AdamW timescale likewise; of a planned run, its tau corrected for what the log
+            says differently of learning rate, decay, and steps.
+        differs: What its log says differently from its plan, a sentence each.
     """
 
     run: str
@@ -63,6 +67,9 @@ class RunFacts:
     branch_step: int | None = None
     boundaries: tuple[int, ...] = ()
     planned: str | None = None
+    implied_tpp: float | None = None
+    implied_tau: float | None = None
+    differs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False, slots=True)

@@ -21,7 +21,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from planner.curves.curve import Curve
+from planner.curves.curve import Curve, RunFacts
 from planner.curves.errors import CurveError
 from planner.curves.noise import point_noise
 from planner.curves.normalize import final_level, log_excess
@@ -42,7 +42,10 @@ SIZE_DRIFT = 0.07
 _KNOWN_DRIFT = 0.5
 # half-width of the smoothing window: of log t early, of t late
 _LOG_WINDOW, _WINDOW = 0.10, 0.025
-_SHAPE_ERROR = 0.0005
+# Points that are noisier than this are smoothed: an evaluation loss is not.
+_SMOOTHED = 0.002
+# A bend of the schedule at which no window reaches over: its slope changes by so much.
+_KINK = 0.5
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -105,7 +108,7 @@ class Reference:
             curves: Finished curves of one metric.
             offset: Subtracted from losses before dividing, nats a token.
             smooth: Whether to smooth the members (a straight line in log t over a tenth of t, at
-                most 5 % of training); None: only where the points' noise is above 0.05 %.
+                most 5 % of training); None: only where the points' noise is above 0.2 %.
 
         Raises:
             CurveError: There is no curve, one is not finished or has no usable loss, or they are of
@@ -160,12 +163,12 @@ class Reference:
         member = Member(source, source, None, 1.0, shape, np.full(GRID.size, float(error)), 0.0)
         return cls(metric, (member,), source, schedule, tau, tpp)
 
-    @property
+    @cached_property
     def sizes(self) -> tuple[int, ...]:
         """The different N of the members, rising; empty where none is known."""
         return tuple(sorted({m.params for m in self.members if m.params is not None}))
 
-    @property
+    @cached_property
     def start(self) -> float:
         """The fraction of training from which on it is known."""
         first = [int(np.argmax(np.isfinite(m.shape))) for m in self.members]
@@ -218,11 +221,9 @@ class Reference:
             params: N of the size; None for the mean of the members.
         """
         count = len(self.members)
-        if params is None or len(self.sizes) < 2 or any(m.params is None for m in self.members):
+        if params is None or self._line is None:
             return np.full(count, 1.0 / count)
-        z = np.log([float(m.params or 1) for m in self.members])
-        design = np.column_stack([z, np.ones(count)])
-        return np.asarray(np.array([math.log(params), 1.0]) @ np.linalg.pinv(design))
+        return np.asarray(np.array([math.log(params), 1.0]) @ self._line)
 
     def at(self, fraction: ArrayLike, params: float | None = None) -> tuple[Float64, Float64]:
         """Return the log of the normalized curve and its noise.
@@ -287,6 +288,14 @@ class Reference:
         return np.abs(curve) * SIZE_DRIFT * folds
 
     @cached_property
+    def _line(self) -> Float64 | None:
+        """The least-squares line in log N: what turns members into slope and intercept."""
+        if len(self.sizes) < 2 or any(m.params is None for m in self.members):
+            return None
+        z = np.log([float(m.params or 1) for m in self.members])
+        return np.asarray(np.linalg.pinv(np.column_stack([z, np.ones(z.size)])))
+
+    @cached_property
     def _shapes(self) -> Float64:
         return np.array([np.where(np.isfinite(m.shape), m.shape, 0.0) for m in self.members])
 
@@ -298,14 +307,19 @@ class Reference:
         return errors if scatter is None else np.maximum(errors, scatter)
 
     def _scatter(self) -> Float64 | None:
-        """Return the standard deviation among members of one size, shape of `GRID`, smoothed."""
+        """Return the standard deviation among members of one size, shape of `GRID`, smoothed.
+
+        Each member's level over the later half of training is taken out first: its divisor's error
+        is stated apart.
+        """
+        level = self._shapes[:, GRID >= 0.5].mean(axis=1)
         groups: dict[int | None, list[int]] = {}
         for i, member in enumerate(self.members):
             groups.setdefault(member.params, []).append(i)
         squares, freedom = np.zeros(GRID.size), 0
         for rows in groups.values():
             if len(rows) > 1:
-                group = self._shapes[rows]
+                group = self._shapes[rows] - level[rows, None]
                 squares += ((group - group.mean(axis=0)) ** 2).sum(axis=0)
                 freedom += len(rows) - 1
         if not freedom:
@@ -319,43 +333,95 @@ class Reference:
 
 
 def _member(curve: Curve, offset: float, smooth: bool | None) -> Member:
-    name = curve.facts.name
     if not curve.finished:
+        name = curve.facts.name
         raise CurveError(f"{name}: a reference is made of finished runs, and this one is not")
-    t, y = curve.fraction, log_excess(curve.values, offset)
-    usable = np.isfinite(y) & (t > 0)
-    t, y = t[usable], y[usable]
+    logs = log_excess(curve.values, offset)
+    kinks = schedule_kinks(curve.schedule)
+    return make_member(curve.facts, curve.fraction, logs, offset=offset, smooth=smooth, kinks=kinks)
+
+
+def schedule_kinks(schedule: Schedule | None) -> Float64:
+    """Return the fractions of training at which a schedule bends sharply, warm-up left out."""
+    if schedule is None:
+        return np.zeros(0)
+    t = np.linspace(0.0, 1.0, 401)
+    slope = np.diff(schedule.at(t)) / np.diff(t)
+    # over two steps: a knot may lie within one
+    bend = np.abs(slope[2:] - slope[:-2])
+    inside = (bend > _KINK) & (t[2:-1] > 2.0 * schedule.warmup)
+    peaks = np.flatnonzero(inside & (bend >= np.roll(bend, 1)) & (bend > np.roll(bend, -1)))
+    return np.asarray(t[peaks + 2] - 0.00125)
+
+
+def make_member(
+    facts: RunFacts,
+    fraction: Float64,
+    logs: Float64,
+    *,
+    offset: float = 0.0,
+    smooth: bool | None = None,
+    kinks: Float64 | None = None,
+) -> Member:
+    """Make a member of the points of a finished run.
+
+    Args:
+        facts: What is known of the run.
+        fraction: Fractions of training, rising, shape ``(points,)``.
+        logs: log(loss - offset), not-a-number where missing, shape ``(points,)``.
+        offset: Nats a token.
+        smooth: As for `Reference.build`.
+        kinks: Fractions of training that no smoothing window reaches over.
+
+    Raises:
+        CurveError: Fewer than 5 points are usable.
+    """
+    usable = np.isfinite(logs) & (fraction > 0)
+    t, y = fraction[usable], logs[usable]
     if t.size < 5:
-        raise CurveError(f"{name}: {t.size} usable points are too few for a reference")
+        raise CurveError(f"{facts.name}: {t.size} usable points are too few for a reference")
     level, level_error = final_level(t, y)
     sigma = point_noise(y[-200:])
     if smooth is None:
-        smooth = sigma > _SHAPE_ERROR
+        smooth = sigma > _SMOOTHED
     if smooth:
-        values, error = _local_lines(t / t[-1], y, sigma)
+        values, error = _local_lines(t, y, sigma, kinks)
         level, level_error = float(values[-1]), float(error[-1])
     else:
-        values = np.interp(_LOG_GRID, np.log(t / t[-1]), y)
-        error = np.full(GRID.size, sigma)
-    values[t[0] / t[-1] > GRID * (1.0 + 1e-9)] = np.nan
-    return Member(
-        curve.facts.run,
-        name,
-        curve.facts.params,
-        float(np.exp(level)) + offset,
-        values - level,
-        error,
-        level_error,
-    )
+        values = np.interp(_LOG_GRID, np.log(t), y)
+        error = np.hypot(sigma, _between(np.log(t), y))
+    values[t[0] > GRID * (1.0 + 1e-9)] = np.nan
+    final = float(np.exp(level)) + offset
+    return Member(facts.run, facts.name, facts.params, final, values - level, error, level_error)
 
 
-def _local_lines(t: Float64, y: Float64, sigma: float) -> tuple[Float64, Float64]:
+def _between(x: Float64, y: Float64) -> Float64:
+    """Return how far a curve may lie off the straight lines between its points, at `GRID`.
+
+    Half of what leaving a point out does: a kink between two points errs by at most that, a bend by
+    half of it.
+    """
+    share = (x[1:-1] - x[:-2]) / (x[2:] - x[:-2])
+    missed = np.zeros(x.size)
+    missed[1:-1] = np.abs(y[1:-1] - (1.0 - share) * y[:-2] - share * y[2:])
+    right = np.clip(np.searchsorted(x, _LOG_GRID), 1, x.size - 1)
+    on_point = np.isclose(_LOG_GRID, x[right]) | np.isclose(_LOG_GRID, x[right - 1])
+    return np.where(on_point, 0.0, np.maximum(missed[right - 1], missed[right]) / 2.0)
+
+
+def _local_lines(
+    t: Float64, y: Float64, sigma: float, kinks: Float64 | None
+) -> tuple[Float64, Float64]:
     """Return local straight-line fits in log t at `GRID`, and their standard errors."""
     x = np.log(t)
     half = np.minimum(_LOG_WINDOW * GRID, _WINDOW)
     # at the end the window keeps its width
     low = np.searchsorted(t, np.minimum(GRID - half, 1.0 - 2.0 * half))
     high = np.searchsorted(t, GRID + half, side="right")
+    for kink in () if kinks is None else kinks.tolist():
+        at = int(np.searchsorted(t, kink))
+        low = np.where(kink < GRID, np.maximum(low, at), low)
+        high = np.where(kink >= GRID, np.minimum(high, at), high)
     low = np.minimum(low, np.maximum(high - 4, 0))  # at least four points
     high = np.maximum(high, np.minimum(low + 4, t.size))
     mid = float(x.mean())

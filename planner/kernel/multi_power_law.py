@@ -147,6 +147,7 @@ def fit_multi_power_law(
     *,
     starts: ArrayLike | None = None,
     delta: float = DELTA,
+    gamma: float | None = None,
     blocked: bool = True,
     threads: int | None = None,
 ) -> MultiPowerLawFit:
@@ -161,15 +162,18 @@ def fit_multi_power_law(
         loss: Nats per token at those steps; what is NaN, infinite or not positive is left out.
         starts: Shape ``(starts, 7)`` in the order of PARAMETERS, or one such row.
         delta: Huber width in log loss.
+        gamma: Hold gamma at this; None fits it. Few schedules hardly determine it, and a fit that
+            uses it all the same predicts other schedules worse.
         blocked: False sums over steps one by one.
         threads: At least 1; None: all CPUs.
 
     Raises:
         ValueError: shapes differ, a step lies outside its curve, a learning rate is negative or
-            not finite, or a start is out of range.
+            not finite, or a start or gamma is out of range.
     """
     if not 0.0 < delta < np.inf:
         raise ValueError(f"delta must be positive, got {delta}.")
+    lower, upper = _bounds(gamma)
     points = _Points(lr, steps, loss)
     used, peak = points.used, points.peak
     if used.sum() < len(PARAMETERS):
@@ -194,9 +198,9 @@ def fit_multi_power_law(
         *points.curves,
         points.log_loss,
         np.ones(points.log_loss.size),
-        begin.reshape(-1),
-        _LOWER,
-        _UPPER,
+        np.clip(begin, lower, upper).reshape(-1),
+        lower,
+        upper,
         delta=float(delta),
         max_evaluations=_MAX_EVALUATIONS,
         solve=_RUN_STARTS if starts is None else 0,
@@ -208,7 +212,15 @@ def fit_multi_power_law(
     covariance = np.full((7, 7), np.nan)
     if np.isfinite(objective[best]):
         covariance = _sandwich(
-            points.curves[3], points.log_loss, theta[best], ended, gradient, delta, peak
+            points.curves[3],
+            points.log_loss,
+            theta[best],
+            ended,
+            gradient,
+            delta,
+            peak,
+            lower,
+            upper,
         )
         if status is Status.OK and not np.isfinite(covariance).all():
             status = Status.SINGULAR_COVARIANCE
@@ -229,6 +241,7 @@ def bootstrap_multi_power_law(
     fit: MultiPowerLawFit,
     *,
     delta: float = DELTA,
+    gamma: float | None = None,
     replicates: int = 200,
     block: int = 0,
     seed: int = 0,
@@ -246,6 +259,7 @@ def bootstrap_multi_power_law(
         loss: As in the fit.
         fit: Where to start.
         delta: Huber width in log loss.
+        gamma: As in the fit.
         replicates: How many refits.
         block: Points; 0: the cube root of each curve's number of points, rounded up.
         seed: The same seed gives the same samples.
@@ -262,9 +276,10 @@ def bootstrap_multi_power_law(
         raise ValueError(
             f"replicates and block must not be negative, got {replicates} and {block}."
         )
+    lower, upper = _bounds(gamma)
     points = _Points(lr, steps, loss)
     random = np.random.default_rng(seed)
-    begin = np.clip(_scaled(np.array(astuple(fit.law)), points.peak), _LOWER, _UPPER)
+    begin = np.clip(_scaled(np.array(astuple(fit.law)), points.peak), lower, upper)
     constants = np.full((replicates, 7), np.nan)
     objective = np.full(replicates, np.nan)
     status = np.full(replicates, int(Status.NON_FINITE), dtype=np.int32)
@@ -274,8 +289,8 @@ def bootstrap_multi_power_law(
             points.log_loss,
             _block_counts(points.curves[3], block, random),
             begin,
-            _LOWER,
-            _UPPER,
+            lower,
+            upper,
             delta=float(delta),
             max_evaluations=_MAX_EVALUATIONS,
             threads=threads,
@@ -284,6 +299,16 @@ def bootstrap_multi_power_law(
         if np.isfinite(reached[0]):
             constants[i] = _natural(theta[0], points.peak)
     return MultiPowerLawBootstrap(constants, objective, status)
+
+
+def _bounds(gamma: float | None) -> tuple[Float64, Float64]:
+    """Return the bounds of the parameters, shape (7,) each; both are one for what is held."""
+    lower, upper = _LOWER.copy(), _UPPER.copy()
+    if gamma is not None:
+        if not _LOWER[6] <= gamma <= _UPPER[6]:
+            raise ValueError(f"gamma must be from {_LOWER[6]:g} to {_UPPER[6]:g}, got {gamma}.")
+        lower[6] = upper[6] = gamma
+    return lower, upper
 
 
 def _block_counts(offsets: NDArray[np.int64], block: int, random: np.random.Generator) -> Float64:
@@ -403,13 +428,15 @@ def _sandwich(
     jacobian: Float64,
     delta: float,
     peak: float,
+    lower: Float64,
+    upper: Float64,
 ) -> Float64:
     """Covariance of MultiPowerLawFit, as in planner.kernel.loss_law.
 
     The scores of neighbouring points of a curve count as correlated (Bartlett weights).
     """
     residual = log_loss - np.log(loss)
-    free = (theta > _LOWER) & (theta < _UPPER)
+    free = (theta > lower) & (theta < upper)
     columns = jacobian[:, free] / loss[:, None]
     spread = 1.4826 * float(np.median(np.abs(residual)))
     window = max(delta, 1.84 * spread * residual.size**-0.2)

@@ -24,10 +24,13 @@ _FIELDS = (
     "confidence",
     "covariance",
     "scatter",
+    "intervals",
+    "level",
+    "unidentified",
 )
 # constants that a law may have beyond its form's: batches stated in sequences
 _OPTIONAL = {"batch": ("sequence_length",), "critical_batch": ("sequence_length",)}
-_ANY_SIGN = ("exponent", "E")
+_ANY_SIGN = ("exponent", "E", "b_exponent", "q_exponent", "L0", "gamma")
 
 
 @cache
@@ -82,17 +85,21 @@ class _Reader:
             got = self.text(entry, place, key)
             if got != wanted:
                 raise self.fail((*place, key), f"got {got!r}; a law for {quantity} has {wanted!r}")
+        constants = self.constants(entry, (*place, "constants"), quantity, form)
         return Law(
             name=name,
             quantity=quantity,
             form=form,
             input=argument,
-            constants=self.constants(entry, (*place, "constants"), quantity, form),
+            constants=constants,
             source=self.text(entry, place, "source"),
             confidence=self.choice(entry, place, "confidence", CONFIDENCES),
             fitted_range=self.ranges(entry, (*place, "fitted_range")),
             covariance=self.covariance(entry, (*place, "covariance"), form),
             scatter=self.scatter(entry, (*place, "scatter"), form),
+            intervals=self.intervals(entry, (*place, "intervals"), constants),
+            level=self.level(entry, (*place, "level")),
+            unidentified=self.unidentified(entry, (*place, "unidentified"), constants),
         )
 
     def constants(
@@ -187,3 +194,34 @@ class _Reader:
         if value < 0:
             raise self.fail(place, f"got {value:g}, wanted 0 or more")
         return value
+
+    def intervals(
+        self, entry: dict[str, Any], place: Place, constants: dict[str, float]
+    ) -> dict[str, tuple[float, float]]:
+        found = self.ranges(entry, place)
+        for key in found:
+            if key not in constants:
+                raise self.fail((*place, key), f"is unknown; {did_you_mean(key, constants)}")
+        return found
+
+    def level(self, entry: dict[str, Any], place: Place) -> float | None:
+        if entry.get(place[-1]) is None:
+            return None
+        value = self.number(entry[place[-1]], place)
+        if not 0 < value < 1:
+            raise self.fail(place, f"got {value:g}, wanted a probability between 0 and 1")
+        return value
+
+    def unidentified(
+        self, entry: dict[str, Any], place: Place, constants: dict[str, float]
+    ) -> tuple[str, ...]:
+        value = entry.get(place[-1], [])
+        if not isinstance(value, list):
+            raise self.fail(place, f"got {show(value)}, wanted a list of constants")
+        for i, item in enumerate(value):
+            if item not in constants:
+                raise self.fail(
+                    (*place, str(i)),
+                    f"got {show(item)}; {did_you_mean(str(item), constants)}",
+                )
+        return tuple(value)

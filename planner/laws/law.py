@@ -11,11 +11,25 @@ FORMULAS = {
     "power": "coefficient * {input}^exponent",
     "chinchilla": "E + A / params^alpha + B / tokens^beta",
     "iso-loss": "compute ratio = k * (2 - k^-exponent)^(-1/exponent), k the parameter ratio",
+    "collapse-surrogate": (
+        "(((1 + eps1) / (t + eps1))^m + b * (lr + eps2)^q) over its value at t = 1, "
+        "b = b_coefficient * tau^b_exponent, q = q_coefficient * tpp^q_exponent, "
+        "lr in units of its peak"
+    ),
+    "multi-power": (
+        "L0 + A * S^-alpha - B * sum((lr[k-1] - lr[k]) * (1 - (C * lr[k]^-gamma * S[k] + 1)^-beta))"
+        ", S the sum of all learning rates so far, S[k] that from step k on"
+    ),
 }
 CONSTANTS = {
     "power": ("coefficient", "exponent"),
     "chinchilla": ("E", "A", "B", "alpha", "beta"),
     "iso-loss": ("exponent", "optimal_tpp"),
+    "collapse-surrogate": (
+        *("b_coefficient", "b_exponent", "q_coefficient", "q_exponent"),
+        *("eps1", "eps2", "m"),
+    ),
+    "multi-power": ("L0", "A", "alpha", "B", "C", "beta", "gamma"),
 }
 # what a law can give: the form it has, and what it is a function of
 QUANTITIES = {
@@ -24,6 +38,8 @@ QUANTITIES = {
     "critical_batch": ("power", "tokens"),
     "loss": ("chinchilla", "params_and_tokens"),
     "compression": ("iso-loss", "params_ratio"),
+    "curve": ("collapse-surrogate", "tau_and_tpp"),
+    "schedule": ("multi-power", "lr_schedule"),
 }
 CONFIDENCES = ("verified", "secondary", "derived", "recalled", "declared", "fitted")
 
@@ -35,15 +51,20 @@ class Law:
     Attributes:
         name: What specs call it.
         quantity: What it gives: tau (fraction of training), batch or critical_batch (tokens),
-            loss (nats a token), compression (ratio).
+            loss (nats a token), compression (ratio), curve (loss over final loss), schedule (nats
+            a token at each step of a learning-rate schedule).
         form: Key of `FORMULAS`; `QUANTITIES` says which one a quantity has.
-        input: What it is a function of: ``tpp``, ``tokens`` or a pair.
+        input: What it is a function of; see `QUANTITIES`.
         constants: Values of the form's constants.
         source: Where the constants come from.
         confidence: One of `CONFIDENCES`.
         fitted_range: Input name to the lowest and highest value it was fitted on.
         covariance: For ``chinchilla``: covariance of (log E, log A, log B, alpha, beta), 5 x 5.
         scatter: Standard deviation of the fitted points about the law, in the logarithm.
+        intervals: Constant to the lowest and highest value that the runs allow.
+        level: Probability that an interval states.
+        unidentified: Constants that the runs do not determine: any value in the interval fits
+            them about equally well.
     """
 
     name: str
@@ -56,6 +77,9 @@ class Law:
     fitted_range: dict[str, tuple[float, float]] = field(default_factory=dict)
     covariance: tuple[tuple[float, ...], ...] | None = None
     scatter: float | None = None
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    level: float | None = None
+    unidentified: tuple[str, ...] = ()
 
     @property
     def formula(self) -> str:

@@ -23,7 +23,7 @@ def test_one_run_is_its_own_normalized_curve() -> None:
     logs, noise = reference.at(T)
     np.testing.assert_allclose(logs, np.log(shape(T)), atol=2e-5)
     assert logs[-1] == 0.0
-    assert np.all(noise < 1e-5)
+    assert np.all(noise < 1e-4)
     assert reference.members[0].final == pytest.approx(2.5, rel=1e-6)
 
 

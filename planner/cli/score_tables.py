@@ -1,0 +1,175 @@
+"""What ``planner score`` prints."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from collections import Counter
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from planner.units import format_count
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planner.curves.bands import Band
+    from planner.curves.score import RunScore, Scored
+
+_LISTED = 40  # runs of a band that are listed one by one
+_NAME = 44
+
+
+def print_scores_json(scored: Scored) -> None:
+    """Print the document of the schema ``planner.score/1``, a run a line: there may be many."""
+    encode = json.JSONEncoder(ensure_ascii=False, check_circular=False, allow_nan=False).encode
+    family = encode(_family(scored))
+    sys.stdout.write(f'{{"schema": "planner.score/1", "family": {family}, "runs": [\n')
+    last = len(scored.runs) - 1
+    for i, run in enumerate(scored.runs):
+        sys.stdout.write(encode(_run(run)) + (",\n" if i < last else "\n"))
+    sys.stdout.write("]}\n")
+
+
+def _run(score: RunScore) -> dict[str, Any]:
+    found = {name: getattr(score, name) for name in score.__dataclass_fields__}
+    found["causes"] = [asdict(cause) for cause in score.causes]
+    return found
+
+
+def _family(scored: Scored) -> dict[str, Any]:
+    verdicts = Counter(run.verdict for run in scored.runs)
+    by_band: dict[str, Counter[str]] = {}
+    for run in scored.runs:
+        by_band.setdefault(run.band, Counter())[run.verdict] += 1
+    bands = []
+    for band in scored.bands:
+        counts = by_band.get(band.label, Counter())
+        quality = scored.collapse.get(band.label)
+        reference = scored.references.get(band.label)
+        bands.append(
+            {
+                "band": band.label,
+                "runs": len(band.rows),
+                "healthy": counts["healthy"],
+                "deviating": counts["deviating"],
+                "undecidable": counts["undecidable"],
+                "tpp": band.tpp,
+                "tau": band.tau,
+                "unknown": list(band.unknown),
+                "reference": None if reference is None else [m.run for m in reference.members],
+                "collapse": None if quality is None else asdict(quality),
+            }
+        )
+    return {
+        "metric": scored.metric,
+        "alpha": scored.alpha,
+        "runs": len(scored.runs),
+        "healthy": verdicts["healthy"],
+        "deviating": verdicts["deviating"],
+        "undecidable": verdicts["undecidable"],
+        "bands": bands,
+        "outsiders": [asdict(outsider) for outsider in scored.outsiders],
+    }
+
+
+def print_scores(scored: Scored) -> None:
+    """Print the bands with their runs, those that need attention first, and a summary."""
+    names = _short_names([run.name for run in scored.runs])
+    shown = dict(zip((run.run for run in scored.runs), names, strict=True))
+    by_band: dict[str, list[RunScore]] = {}
+    for run in scored.runs:
+        by_band.setdefault(run.band, []).append(run)
+    alone = []
+    for band in scored.bands:
+        runs = by_band.get(band.label, [])
+        if len(runs) == 1 and len(scored.bands) > 5 and runs[0].verdict == "undecidable":
+            alone.append(runs[0])
+            continue
+        _print_band(scored, band, runs, shown)
+    if alone:
+        reasons = Counter(run.reason for run in alone)
+        print(f"{len(alone):,} runs are alone in their bands, and undecidable:")
+        for reason, count in reasons.most_common(5):
+            print(f"  {count:,}: {reason}")
+        print()
+    counts = Counter(run.verdict for run in scored.runs)
+    parts = [f"{counts[v]:,} {v}" for v in ("deviating", "healthy", "undecidable") if counts[v]]
+    print(f"{scored.metric}, {len(scored.runs):,} runs: {', '.join(parts)}")
+
+
+def _print_band(
+    scored: Scored, band: Band, runs: Sequence[RunScore], shown: dict[str, str]
+) -> None:
+    print(f"{band.label}: {len(runs):,} run{'s' if len(runs) != 1 else ''}")
+    reference = scored.references.get(band.label)
+    if reference is not None:
+        sizes = reference.sizes
+        text = ", ".join(format_count(size) for size in sizes) or "size unknown"
+        print(f"  reference: {reference.name if reference.source != 'runs' else text}", end="")
+        print(f" ({len(reference.members)} runs)" if reference.source == "runs" else "")
+    quality = scored.collapse.get(band.label)
+    if quality is not None:
+        interval = "" if quality.low is None else f" ({quality.low:.2%} to {quality.high:.2%})"
+        floor = "" if quality.floor is None else f", noise floor {quality.floor:.2%}"
+        print(f"  collapse: {quality.runs} finished runs within {quality.deviation:.2%}", end="")
+        print(f"{interval}{floor}")
+    order = {"deviating": 0, "undecidable": 1, "healthy": 2}
+    listed = sorted(runs, key=lambda r: (order[r.verdict], r.name, r.run))
+    if len(listed) > _LISTED:
+        listed = [run for run in listed if run.verdict == "deviating"][:_LISTED]
+    header = ("run", "logged", "divisor", "off by", "allowed", "verdict", "")
+    rows: list[tuple[str, ...]] = [header]
+    for run in listed:
+        sign = "-" if run.direction == "below" else "+"
+        rows.append(
+            (
+                shown[run.run],
+                "" if run.at is None else f"{run.at:.0%}",
+                "" if run.divisor is None else f"{run.divisor:.4f}",
+                "" if run.deviation is None else f"{sign}{run.deviation:.2%}",
+                "" if run.allowed is None else f"{run.allowed:.2%}",
+                run.verdict if run.since is None else f"{run.verdict} since {run.since:.0%}",
+                _why(run),
+            )
+        )
+    if listed:
+        _print_rows(rows)
+    left = len(runs) - len(listed)
+    if left:
+        counts = Counter(run.verdict for run in runs)
+        more = ", ".join(f"{n:,} {v}" for v, n in sorted(counts.items()) if v != "deviating")
+        print(f"  and {more}" if more else f"  and {left:,} more")
+    print()
+
+
+def _why(run: RunScore) -> str:
+    if run.causes:
+        first = run.causes[0]
+        return f"{first.cause} ({first.weight:.0%}): {first.evidence}"
+    return run.reason if run.verdict != "healthy" else ""
+
+
+def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    for row in rows:
+        cells = [row[0].ljust(widths[0])]
+        cells += [c.rjust(w) for c, w in zip(row[1:5], widths[1:5], strict=True)]
+        cells += [row[5].ljust(widths[5]), row[6]]
+        line = ("  " + "  ".join(cells)).rstrip()
+        print(line if not width or len(line) <= width else line[: width - 3] + "...")
+
+
+def _short_names(names: Sequence[str]) -> list[str]:
+    """Return names without the folders that all have in common, and without their middles."""
+    parts = [name.split("/") for name in names]
+    common = 0
+    while parts and all(len(p) > common + 1 and p[common] == parts[0][common] for p in parts):
+        common += 1
+    found = []
+    for part in parts:
+        name = "/".join(part[common:])
+        found.append(name if len(name) <= _NAME else f"{name[:20]}...{name[23 - _NAME :]}")
+    return found

@@ -1,0 +1,91 @@
+"""The verb ``score``: runs against the reference of their family."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from planner.cli.app import Json, read_plans, verb
+
+
+@verb
+def score(
+    archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="Archive of runs.")],
+    plan: Annotated[
+        list[str] | None,
+        typer.Option("--plan", help="What the runs were meant to be; may be repeated."),
+    ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option("--metric", help="Series; the train loss, else the only evaluation loss."),
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="Only such runs: params>=100M, name=*1xC*; may be repeated."),
+    ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by",
+            help="What makes runs comparable: fields such as tpp,schedule, or none; "
+            "tpp,tau,schedule if not given.",
+        ),
+    ] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", help="Compare with this reference; - is standard input."),
+    ] = None,
+    alpha: Annotated[
+        float, typer.Option("--alpha", help="Chance of calling a healthy run deviating.")
+    ] = 0.01,
+    ended: Annotated[
+        bool,
+        typer.Option(
+            "--ended", help="Runs of unknown length ended where their logs do; else undecidable."
+        ),
+    ] = False,
+    output: Annotated[
+        str | None,
+        typer.Option("-o", "--output", help="Write the reference of the one band here."),
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 for undecidable runs too.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Compare runs with their family; exit code 1 if one deviates."""
+    from planner.archive import Archive
+    from planner.cli.score_tables import print_scores, print_scores_json
+    from planner.curves import CurveError, Reference
+    from planner.curves.score import score_archive
+
+    opened = Archive(archive)
+    scored = score_archive(
+        opened,
+        metric=metric,
+        where=where or [],
+        plans=read_plans(plan or []),
+        group_by=group_by,
+        reference=None if reference is None else Reference.load(reference),
+        alpha=alpha,
+        ended=ended,
+    )
+    if output is not None:
+        made = list(scored.references.values())
+        if len(made) != 1:
+            names = "; ".join(sorted(scored.references)[:4])
+            raise CurveError(
+                f"{len(made)} bands have a reference, wanted one"
+                + (f" ({names}): say which by --where" if made else ""),
+                field="--output",
+            )
+        made[0].save(output)
+    if json:
+        print_scores_json(scored)
+    else:
+        print_scores(scored)
+        if output is not None:
+            print(f"wrote {output}")
+    if scored.deviating or (strict and any(r.verdict == "undecidable" for r in scored.runs)):
+        raise typer.Exit(1)

@@ -1,0 +1,210 @@
+"""How far runs are from their reference, when, and whether that is more than noise.
+
+The residual of a run is its log loss less the reference's log curve less the log of its divisor. It
+is smoothed over a twentieth of training, trailing, so that what is said of a fraction of training
+was knowable then. The divisor comes from alignment (FACTS A3): over 25-50 % of training once half
+is logged, before that over the later half of what is logged; by Huber's loss, which the paper
+leaves open.
+
+A residual counts as a deviation when it is beyond what noise and size explain together::
+
+    |residual| > z sqrt(own noise^2 + divisor^2 + reference^2) + 2 |drift|
+
+- own noise: of a mean over the window, from the run's residuals themselves, correlated or not
+  (`planner.curves.noise`);
+- divisor and reference: the standard errors of both;
+- drift: the change of shape with size that is not known (`Reference.drift`), relative to the
+  stretch that the divisor was aligned on;
+- z: such that a healthy run is called with probability alpha over its whole length, both signs and
+  all windows counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.curves.bins import Binned
+from planner.curves.noise import long_run_noise
+from planner.curves.reference import Reference
+from planner.kernel.alignment import Method, align
+from planner.kernel.status import Status
+
+Float64 = NDArray[np.float64]
+Int64 = NDArray[np.int64]
+Bool = NDArray[np.bool_]
+
+# Residuals count from here on, so that the first whole window ends at 0.2, where the paper's
+# figures of residuals and of the surrogate's error begin: earlier, warm-ups of different length
+# show (FACTS A6, A8).
+JUDGED_FROM = 0.15
+ALIGN = (0.25, 0.5)  # FACTS A3
+WINDOW = 0.05
+LEAST_POINTS = 24
+_NOISE_SCALES = (1, 2, 4, 8, 16)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Residuals:
+    """R runs against their reference; K is the largest number of stretches of a run.
+
+    Attributes:
+        time: Fractions of training, rising, not-a-number past a run's end, shape ``(R, K)``.
+        residual: Log loss less reference and log divisor, shape ``(R, K)``.
+        smooth: Trailing mean over the window; not-a-number before the first whole one.
+        noise: Standard deviation of that by chance, shape ``(R, K)``.
+        allowed: What it may reach in a healthy run, shape ``(R, K)``.
+        divisor: Nats a token, shape ``(R,)``; not-a-number where there is none.
+        divisor_error: Its relative standard error.
+        start: The fraction from which on each run is judged, shape ``(R,)``.
+        points: Stretches judged, shape ``(R,)``.
+        long_run: Noise of one stretch that means over many would have, shape ``(R,)``.
+        beyond: Where the deviation is more than allowed, shape ``(R, K)``.
+    """
+
+    time: Float64
+    residual: Float64
+    smooth: Float64
+    noise: Float64
+    allowed: Float64
+    divisor: Float64
+    divisor_error: Float64
+    start: Float64
+    points: Int64
+    long_run: Float64
+    beyond: Bool
+
+
+def residuals(
+    binned: Binned, rows: Int64, references: Sequence[Reference], *, alpha: float
+) -> Residuals:
+    """Compare runs with their references.
+
+    Args:
+        binned: The runs.
+        rows: Which of them.
+        references: The reference of each.
+        alpha: Probability of calling a healthy run, over its whole length.
+    """
+    mean, time, known = binned.rows(rows)
+    curve, wander, drift = (np.full_like(mean, np.nan) for _ in range(3))
+    starts = np.full(rows.size, JUDGED_FROM)
+    alike: dict[tuple[int, int | None], list[int]] = {}
+    for i, (row, reference) in enumerate(zip(rows.tolist(), references, strict=True)):
+        alike.setdefault((id(reference), binned.facts[row].params), []).append(i)
+        warmups = [s.warmup for s in (binned.schedules[row], reference.schedule) if s is not None]
+        starts[i] = max(JUDGED_FROM, reference.start, *(2.0 * w for w in warmups))
+    for (_, params), places in alike.items():
+        reference = references[places[0]]
+        at = time[places]
+        curve[places] = reference.at(at, params)[0]
+        wander[places] = reference.wander(at, params)
+        drift[places] = reference.drift(at, params)
+    usable = known & np.isfinite(curve) & (time >= starts[:, None] - 1e-9)
+    raw, time, wander, drift, points = _packed(mean - curve, time, wander, drift, usable)
+    logged = np.minimum(binned.logged[rows], 1.0)
+    late = logged >= ALIGN[1] - 1e-9
+    low = np.where(late, np.maximum(ALIGN[0], starts), np.maximum(starts, logged / 2))
+    high = np.where(late, ALIGN[1], logged)
+    inside = (time >= low[:, None] - 1e-9) & (time <= high[:, None] + 1e-9)
+    long_run = long_run_noise(raw, _NOISE_SCALES) if raw.size else np.full(rows.size, np.nan)
+    level, error = _aligned(raw, inside, long_run)
+    residual = raw - level[:, None]
+    aligned_wander = _mean(wander, inside) / np.sqrt(np.maximum((high - low) / WINDOW, 1.0))
+    aligned_drift = _mean(drift, inside)
+    span = np.maximum(logged - starts, WINDOW)
+    width = np.maximum(np.round(points * np.minimum(WINDOW / span, 1.0)), 1).astype(np.int64)
+    smooth = _trailing(residual, width)
+    noise = np.sqrt(
+        (long_run**2 / width + error**2 + aligned_wander**2)[:, None] + np.nan_to_num(wander) ** 2
+    )
+    noise[np.isnan(time)] = np.nan
+    z = quantile(alpha)
+    allowed = z * noise + 2.0 * np.abs(drift - aligned_drift[:, None])
+    with np.errstate(invalid="ignore"):
+        beyond = np.abs(smooth) > allowed
+    return Residuals(
+        time,
+        residual,
+        smooth,
+        noise,
+        allowed,
+        np.exp(level) + np.array([r.offset for r in references]),
+        np.hypot(error, aligned_wander),
+        starts,
+        points,
+        long_run,
+        beyond,
+    )
+
+
+def quantile(alpha: float) -> float:
+    """Return the z that a healthy run passes anywhere, either way, with probability alpha.
+
+    Two windows for each that fits into the judged training: overlapping ones add chances.
+    """
+    chances = 2.0 * (1.0 - JUDGED_FROM) / WINDOW
+    return NormalDist().inv_cdf(1.0 - alpha / (2.0 * chances))
+
+
+def _packed(
+    raw: Float64, time: Float64, wander: Float64, drift: Float64, usable: Bool
+) -> tuple[Float64, Float64, Float64, Float64, Int64]:
+    """Move the usable stretches of each row to the left."""
+    points = np.count_nonzero(usable, axis=1)
+    most = int(points.max()) if points.size else 0
+    order = np.argsort(~usable, axis=1, kind="stable")[:, :most]
+    beyond = np.arange(most) >= points[:, None]
+    columns = []
+    for matrix in (raw, time, wander, drift):
+        packed = np.take_along_axis(matrix, order, axis=1)
+        packed[beyond] = np.nan
+        columns.append(packed)
+    return columns[0], columns[1], columns[2], columns[3], points
+
+
+def _aligned(raw: Float64, inside: Bool, noise: Float64) -> tuple[Float64, Float64]:
+    """Return the log of each run's divisor and its standard error, by Huber's loss.
+
+    The kernel aligns the ratio of loss to reference with 1: relative errors count alike.
+    """
+    count = raw.shape[0]
+    level, error = np.full(count, np.nan), np.full(count, np.nan)
+    used = inside.any(axis=1) & (np.count_nonzero(inside, axis=1) >= 3)
+    if not used.any():
+        return level, error
+    guess = np.zeros(count)
+    masked = np.where(inside, raw, np.nan)
+    guess[used] = np.nanmedian(masked[used], axis=1)
+    ratios = np.exp(masked[used] - guess[used, None])
+    delta = np.where(np.isfinite(noise[used]), np.maximum(1.345 * noise[used], 1e-6), 0.01)
+    found = align(ratios, np.ones((1, raw.shape[1])), method=Method.HUBER, delta=delta, errors=True)
+    good = found.status[:, 0] == Status.OK
+    divisor = np.where(good, found.divisor[:, 0], 1.0)
+    level[used] = guess[used] + np.log(divisor)
+    errors = found.error[:, 0] if found.error is not None else np.full(divisor.size, np.nan)
+    # few points in the window: at least what the run's own noise says
+    own = noise[used] / np.sqrt(np.count_nonzero(inside[used], axis=1))
+    error[used] = np.fmax(np.where(good, errors, np.nan), own)
+    return level, error
+
+
+def _mean(matrix: Float64, inside: Bool) -> Float64:
+    count = np.count_nonzero(inside, axis=1)
+    total = np.where(inside, matrix, 0.0).sum(axis=1)
+    return np.asarray(np.divide(total, count, out=np.zeros(count.size), where=count > 0))
+
+
+def _trailing(matrix: Float64, width: Int64) -> Float64:
+    """Return means over each row's last ``width`` columns, not-a-number before the first."""
+    count, columns = matrix.shape
+    sums = np.zeros((count, columns + 1))
+    np.cumsum(np.nan_to_num(matrix), axis=1, out=sums[:, 1:])
+    at = np.arange(1, columns + 1)[None, :] - width[:, None]
+    means = (sums[:, 1:] - np.take_along_axis(sums, np.maximum(at, 0), axis=1)) / width[:, None]
+    means[(at < 0) | np.isnan(matrix)] = np.nan
+    return np.asarray(means)

@@ -1,0 +1,359 @@
+"""Scores: each run against the reference of its band, with a verdict that says why.
+
+`score_archive` reads an archive once, in the order in which it is stored, and keeps a few kilobytes
+of each run (`planner.curves.bins`). Runs are put into bands (`planner.curves.bands`); the smallest
+healthy finished runs of a band are its reference, unless one is given; every run is compared with
+it (`planner.curves.residual`), a member of the reference with what the others make.
+
+A verdict is *deviating since t*, *healthy*, or *undecidable* with the reason. Undecidable is said
+where nothing that is comparable has finished, the run's length or schedule is not known, too little
+is logged, or the noise would hide what the paper's sick run showed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.curves.bands import Band, grouping, make_bands
+from planner.curves.bins import Binned, bin_batch, join
+from planner.curves.blowup import Blowup, find_blowups
+from planner.curves.errors import CurveError
+from planner.curves.family import Collapse, Outsider, collapse, outsiders
+from planner.curves.load import Loader
+from planner.curves.reference import Member, Reference, make_member, schedule_kinks
+from planner.curves.residual import LEAST_POINTS, WINDOW, residuals
+from planner.curves.verdict import Cause, Verdict, judge
+
+if TYPE_CHECKING:
+    from planner.archive import Archive
+    from planner.plan import Plan
+
+Int64 = NDArray[np.int64]
+
+# A reference is made of so many of the smallest sizes, and runs of each.
+REFERENCE_SIZES = 3
+RUNS_A_SIZE = 4
+_ROWS_AT_A_TIME = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class RunScore:
+    """What is said of a run.
+
+    Attributes:
+        run: Id in the archive.
+        name: Name.
+        metric: The series that was judged.
+        band: Label of its band.
+        reference: What it was compared with; None if with nothing.
+        alpha: Probability of calling a healthy run deviating.
+        verdict: ``healthy``, ``deviating`` or ``undecidable``.
+        since: Fraction of training at which a deviation began.
+        reason: Why, in a sentence.
+        at: Fraction of training that is logged; None where the run's length is not known.
+        divisor: What it is divided by, nats a token.
+        divisor_from: ``final loss`` or ``alignment``.
+        deviation: Size of the residual, smoothed, as a share of the loss, where it is largest
+            against what is allowed.
+        direction: ``above`` or ``below`` the reference there.
+        deviation_at: The fraction of training there.
+        noise: Standard deviation of the residual there by chance.
+        allowed: What a healthy run may reach there.
+        tau: AdamW timescale, if known.
+        tpp: Tokens per parameter, if known.
+        causes: Most likely first; empty unless something was seen.
+    """
+
+    run: str
+    name: str
+    metric: str
+    band: str
+    alpha: float
+    verdict: Verdict
+    reason: str
+    reference: str | None = None
+    since: float | None = None
+    at: float | None = None
+    divisor: float | None = None
+    divisor_from: Literal["final loss", "alignment"] | None = None
+    deviation: float | None = None
+    direction: Literal["above", "below"] | None = None
+    deviation_at: float | None = None
+    noise: float | None = None
+    allowed: float | None = None
+    tau: float | None = None
+    tpp: float | None = None
+    causes: tuple[Cause, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What `score_archive` found.
+
+    Attributes:
+        metric: The series that was judged.
+        alpha: Probability of calling a healthy run deviating.
+        runs: Scores, by name.
+        bands: Bands of the runs, by label.
+        references: The reference of each band that has one, by label.
+        collapse: How well each band of two or more finished runs collapses, by label.
+        outsiders: Runs that will not collapse, by name.
+    """
+
+    metric: str
+    alpha: float
+    runs: tuple[RunScore, ...]
+    bands: tuple[Band, ...]
+    references: dict[str, Reference]
+    collapse: dict[str, Collapse]
+    outsiders: tuple[Outsider, ...]
+
+    @property
+    def deviating(self) -> tuple[RunScore, ...]:
+        """The runs that deviate."""
+        return tuple(run for run in self.runs if run.verdict == "deviating")
+
+
+def score_archive(
+    archive: Archive,
+    *,
+    metric: str | None = None,
+    where: Sequence[str] = (),
+    plans: Sequence[Plan] = (),
+    group_by: str | None = None,
+    reference: Reference | None = None,
+    alpha: float = 0.01,
+    ended: bool = False,
+) -> Scored:
+    """Score the runs of an archive.
+
+    Args:
+        archive: The archive.
+        metric: Series; the reference's, else as `planner.curves.choose_metric` chooses.
+        where: Conditions, as for `planner.archive.list_runs`.
+        plans: What the runs were meant to be.
+        group_by: Fields that make a band, as `planner.curves.bands.grouping` reads them; the
+            user's word that such runs are comparable, whatever else is not known of them.
+        reference: Compare with this; else each band has its own.
+        alpha: Probability of calling a healthy run over its whole length, above 0 and below 0.5.
+        ended: Whether a run whose length the log does not tell is taken to have ended where its
+            log does.
+
+    Raises:
+        ArchiveError: The archive is damaged or a condition cannot be read.
+        CurveError: The metric cannot be chosen, or an argument is out of range.
+    """
+    if not 0.0 < alpha < 0.5:
+        raise CurveError(f"got {alpha:g}, wanted above 0 and below 0.5", field="--alpha")
+    by = grouping(group_by)
+    if reference is not None and metric is None:
+        metric = reference.metric
+    loader = Loader.open(archive, metric=metric, where=where, plans=plans, ended=ended)
+    if reference is not None and reference.metric != loader.metric:
+        raise CurveError(
+            f"is of {reference.metric}, wanted one of {loader.metric}", field="--reference"
+        )
+    offset = reference.offset if reference is not None else 0.0
+    parts = [bin_batch(batch, offset=offset) for batch in loader.batches()]
+    if not any(len(part) for part in parts):
+        raise CurveError(f"no run that was asked for logged {loader.metric}")
+    binned = join(part for part in parts if len(part))
+    return score_binned(
+        binned,
+        metric=loader.metric,
+        by=by,
+        trusted=group_by is not None,
+        reference=reference,
+        alpha=alpha,
+    )
+
+
+def score_binned(
+    binned: Binned,
+    *,
+    metric: str,
+    by: tuple[str, ...],
+    trusted: bool,
+    reference: Reference | None,
+    alpha: float,
+) -> Scored:
+    """Score runs that are in stretches already; see `score_archive`.
+
+    Args:
+        binned: The runs.
+        metric: The series that they are of.
+        by: Fields that make a band.
+        trusted: Whether the user named them.
+        reference: Compare with this; else each band has its own.
+        alpha: Probability of calling a healthy run.
+    """
+    bands = make_bands(binned.facts, binned.schedules, by)
+    finished = binned.finished
+    blown = {blowup.row: blowup for blowup in find_blowups(binned)}
+    scores: dict[int, RunScore] = {}
+    references: dict[str, Reference] = {}
+    waiting: list[tuple[int, Reference]] = []
+    labels = {row: band.label for band in bands for row in band.rows}
+
+    def bare(row: int) -> dict[str, Any]:
+        return _bare(binned, row, labels[row], metric, alpha, bool(finished[row]))
+
+    for band in bands:
+        made = reference
+        if made is None:
+            healthy = [row for row in band.rows if finished[row] and row not in blown]
+            made = _reference(binned, band, healthy, metric, alpha)
+        if made is not None:
+            references[band.label] = made
+        for row in band.rows:
+            blowup = blown.get(row)
+            if blowup is not None:
+                scores[row] = _blown(bare(row), blowup)
+                continue
+            against, why = _comparable(binned, row, band, made, reference is not None, trusted)
+            if against is None:
+                scores[row] = RunScore(**bare(row), verdict="undecidable", reason=why)
+            else:
+                waiting.append((row, against))
+    for start in range(0, len(waiting), _ROWS_AT_A_TIME):
+        some = waiting[start : start + _ROWS_AT_A_TIME]
+        rows = np.array([row for row, _ in some], np.int64)
+        found = residuals(binned, rows, [against for _, against in some], alpha=alpha)
+        judged = judge(found, np.minimum(binned.logged[rows], 1.0), finished[rows])
+        for (row, against), said in zip(some, judged, strict=True):
+            scores[row] = RunScore(**{**bare(row), **said}, reference=against.name)
+    well = finished.copy()
+    well[list(blown)] = False
+    quality = {
+        band.label: found_quality
+        for band in bands
+        if band.label in references
+        and (found_quality := collapse(binned, band, references[band.label], well)) is not None
+    }
+    by_id = {score.run: score for score in scores.values()}
+    ordered = sorted(scores.values(), key=lambda s: (s.name, s.run))
+    return Scored(
+        metric,
+        alpha,
+        tuple(ordered),
+        tuple(bands),
+        references,
+        quality,
+        tuple(outsiders(binned.facts, bands, by_id)),
+    )
+
+
+def _reference(
+    binned: Binned, band: Band, rows: list[int], metric: str, alpha: float
+) -> Reference | None:
+    """Make a band's reference of its smallest finished runs; None if there is none.
+
+    Of three or more, those that the others disown are left out, the worst first.
+    """
+    facts = binned.facts
+    rows = sorted(rows, key=lambda row: (facts[row].params or 0, facts[row].name, facts[row].run))
+    sizes = sorted({facts[row].params or 0 for row in rows})[:REFERENCE_SIZES]
+    taken = dict.fromkeys(sizes, 0)
+    members: dict[int, Member] = {}
+    for row in rows:
+        size = facts[row].params or 0
+        if taken.get(size, RUNS_A_SIZE) >= RUNS_A_SIZE:
+            continue
+        mean, time, known = (column[0] for column in binned.rows(np.array([row])))
+        if np.count_nonzero(known) < LEAST_POINTS:
+            continue
+        taken[size] += 1
+        kinks = schedule_kinks(binned.schedules[row])
+        members[row] = make_member(facts[row], time[known], mean[known], kinks=kinks)
+    while members:
+        made = Reference(
+            metric, tuple(members.values()), schedule=band.schedule, tau=band.tau, tpp=band.tpp
+        )
+        if len(members) < 3:
+            return made
+        others = [made.without(facts[row].run) for row in members]
+        found = residuals(
+            binned, np.array(list(members)), [o for o in others if o is not None], alpha=alpha
+        )
+        with np.errstate(invalid="ignore"):
+            worst = np.nanmax(
+                np.where(found.beyond, np.abs(found.smooth) / found.allowed, 0.0), axis=1
+            )
+        if not worst.max() > 1.0:
+            return made
+        del members[list(members)[int(np.argmax(worst))]]
+    return None
+
+
+def _comparable(
+    binned: Binned,
+    row: int,
+    band: Band,
+    made: Reference | None,
+    given: bool,
+    trusted: bool,
+) -> tuple[Reference | None, str]:
+    """Return what a run is compared with, or why with nothing."""
+    if np.isnan(binned.horizon[row]):
+        return None, (
+            "the log does not tell how many steps the whole run has; tell it at ingest, or say "
+            "--ended if all such runs are over"
+        )
+    if band.unknown and not trusted and not given:
+        names = " and ".join(band.unknown)
+        return None, f"the log does not tell its {names}, so nothing is known to be comparable"
+    if given and made is not None and made.schedule is not None and not trusted:
+        own = binned.schedules[row]
+        if own is None:
+            return None, "its schedule is not known, and the reference holds for one"
+        until = min(float(own.fractions[-1]), float(binned.logged[row]), 1.0)
+        apart = own.distance(made.schedule, until=until)
+        if apart > 2 * 0.05:
+            return None, (
+                f"no reference of the same schedule: its learning rate differs from the "
+                f"reference's by {apart:.0%} of the peak"
+            )
+    if made is None:
+        return None, f"no finished healthy run of its band ({band.label}) to compare with"
+    against = made.without(binned.facts[row].run)
+    if against is None:
+        return None, "it is the only finished run of its band: the reference itself"
+    return against, ""
+
+
+def _bare(
+    binned: Binned, row: int, label: str, metric: str, alpha: float, finished: bool
+) -> dict[str, Any]:
+    """Return what is said of a run before it is compared."""
+    facts = binned.facts[row]
+    known = not np.isnan(binned.horizon[row])
+    divisor: float | None = None
+    if known and finished:
+        tail = binned.mean[row][-max(1, round(WINDOW * binned.mean.shape[1])) :]
+        tail = tail[np.isfinite(tail)]
+        divisor = float(np.exp(np.mean(tail, dtype=np.float64))) if tail.size else None
+    return {
+        "run": facts.run,
+        "name": facts.name,
+        "metric": metric,
+        "band": label,
+        "alpha": alpha,
+        "at": min(1.0, float(binned.logged[row])) if known else None,
+        "divisor": divisor,
+        "divisor_from": None if divisor is None else "final loss",
+        "tau": facts.tau,
+        "tpp": facts.tpp,
+    }
+
+
+def _blown(base: dict[str, Any], blowup: Blowup) -> RunScore:
+    since = blowup.since if base["at"] is not None else None
+    cause = Cause("divergence", 1.0, blowup.evidence)
+    return RunScore(
+        **base, verdict="deviating", since=since, reason=blowup.evidence, causes=(cause,)
+    )

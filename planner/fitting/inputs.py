@@ -1,0 +1,214 @@
+"""Runs out of an archive as the fits need them: finished ones, with their final loss."""
+
+from __future__ import annotations
+
+import fnmatch
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from planner.curves import Curve, CurveError, load_curves
+from planner.fitting.errors import FitError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from planner.archive import Archive
+    from planner.curves import RunFacts, Schedule
+    from planner.plan import Plan
+
+# The final loss is the mean over this last fraction of training: one noisy step does not decide,
+# and at the end of a decay the loss hardly moves within it.
+TAIL = 0.01
+# A run whose final loss is this much above its lowest value has diverged, whatever it was set to;
+# single values scatter by a few percent about a healthy end.
+_DIVERGED = 1.2
+# two schedules are one shape if they differ by less than this share of the peak
+_SAME_SHAPE = 0.03
+# two budgets, sizes or settings are one if they differ by less than this
+SAME = 0.005
+
+
+@dataclass(frozen=True, slots=True)
+class FinalLoss:
+    """A finished run and its final loss.
+
+    Attributes:
+        facts: What is known of the run.
+        loss: Nats a token as a rule.
+        schedule: Shape of its learning rate, if known.
+    """
+
+    facts: RunFacts
+    loss: float
+    schedule: Schedule | None
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """What a fit is made of.
+
+    Attributes:
+        metric: Series.
+        curves: Curves of the runs that match, by name.
+        notes: What was left aside.
+    """
+
+    metric: str
+    curves: list[Curve]
+    notes: list[str]
+
+
+def select_curves(
+    archive: Archive,
+    *,
+    metric: str | None = None,
+    where: Sequence[str] = (),
+    runs: Sequence[str] = (),
+    plans: Sequence[Plan] = (),
+) -> Selection:
+    """Return the curves of the runs that match.
+
+    Args:
+        archive: The archive.
+        metric: Series; see `planner.curves.choose_metric`.
+        where: Conditions that all must hold, as for `planner.archive.list_runs`.
+        runs: Patterns of names or ids, of which one must match; all runs if none.
+        plans: Plans to match the runs to, besides those that the archive keeps.
+
+    Raises:
+        ArchiveError: If the archive is damaged or a condition cannot be read.
+        CurveError: If the metric cannot be chosen.
+        FitError: If no run matches.
+    """
+    curves = [
+        curve
+        for batch in load_curves(archive, metric=metric, where=where, plans=plans)
+        for curve in batch
+        if not runs or any(_matches(curve.facts, pattern) for pattern in runs)
+    ]
+    if not curves:
+        asked = [*where, *runs]
+        raise FitError("no run matches " + " and ".join(asked) if asked else "there are no runs")
+    return Selection(curves[0].metric, curves, [])
+
+
+def _matches(facts: RunFacts, pattern: str) -> bool:
+    return facts.run == pattern or fnmatch.fnmatchcase(facts.name, pattern)
+
+
+def final_losses(curves: Iterable[Curve]) -> tuple[list[FinalLoss], list[str]]:
+    """Return the finished runs, and sentences about the others.
+
+    The final loss is the mean over the last 1 % of training, or the last value of a sparser log. A
+    run of one point, such as a row of a table, is taken as finished.
+    """
+    found, missing = [], Counter[str]()
+    for curve in curves:
+        if curve.values.size != 1 and not curve.finished:
+            known = curve.horizon is not None
+            missing["unfinished" if known else "of unknown length"] += 1
+            continue
+        loss = final_loss(curve)
+        if loss is None:
+            missing["without a finite final loss"] += 1
+            continue
+        if loss > _DIVERGED * float(np.nanmin(curve.values)):
+            missing["diverged: the loss ended far above its lowest"] += 1
+            continue
+        found.append(FinalLoss(curve.facts, loss, curve.schedule))
+    notes = [f"{count} runs are left aside: {why}" for why, count in sorted(missing.items())]
+    return found, notes
+
+
+def final_loss(curve: Curve) -> float | None:
+    """Return the final loss of a curve; None where its end is not finite or not positive."""
+    if not curve.values.size:
+        return None
+    last = curve.values[curve.fraction >= curve.fraction[-1] - TAIL]
+    if not np.isfinite(last).all():
+        return None
+    value = float(last.mean())
+    return value if value > 0 else None
+
+
+def require(runs: Iterable[FinalLoss], fields: Sequence[str]) -> tuple[list[FinalLoss], list[str]]:
+    """Return the runs of which all fields are known, and sentences about the others."""
+    found, missing = [], Counter[str]()
+    for run in runs:
+        absent = [name for name in fields if not getattr(run.facts, name)]
+        if absent:
+            missing[", ".join(absent)] += 1
+        else:
+            found.append(run)
+    notes = [
+        f"{count} runs are left aside: unknown {names} (say it in a mapping file)"
+        for names, count in sorted(missing.items())
+    ]
+    return found, notes
+
+
+def same(a: float | None, b: float | None) -> bool:
+    """Return whether two settings are one, to rounding; unknown ones are alike."""
+    if a is None or b is None:
+        return a is b
+    return abs(a - b) <= SAME * max(abs(a), abs(b))
+
+
+def same_schedule(a: FinalLoss, b: FinalLoss) -> bool:
+    """Return whether two runs have one schedule shape, as far as is known."""
+    if a.schedule is not None and b.schedule is not None:
+        return a.schedule.distance(b.schedule) <= _SAME_SHAPE
+    return a.facts.schedule == b.facts.schedule
+
+
+def group(
+    runs: Iterable[FinalLoss], fields: Sequence[str], *, by_schedule: bool = True
+) -> list[list[FinalLoss]]:
+    """Return runs that share some facts, and the schedule's shape, in order of appearance."""
+    groups: list[list[FinalLoss]] = []
+    for run in runs:
+        for members in groups:
+            first = members[0]
+            if all(
+                same(getattr(first.facts, name), getattr(run.facts, name)) for name in fields
+            ) and (not by_schedule or same_schedule(first, run)):
+                members.append(run)
+                break
+        else:
+            groups.append([run])
+    return groups
+
+
+def best_settings(runs: Sequence[FinalLoss]) -> tuple[list[FinalLoss], int]:
+    """Return, for each size and budget, the runs of the best setting, and how many others were.
+
+    Repeats of that setting all stay: they say how far single runs scatter.
+    """
+    kept: list[FinalLoss] = []
+    for members in group(runs, ("params", "tokens"), by_schedule=False):
+        settings = group(members, ("lr", "batch_tokens", "weight_decay"))
+        kept += min(settings, key=lambda alike: float(np.mean([run.loss for run in alike])))
+    return kept, len(runs) - len(kept)
+
+
+def source_text(selection: Selection, archive_name: str, runs: int, what: str) -> str:
+    """Return where a law comes from, in one sentence that does not depend on the machine."""
+    return f"planner fit: {what} of {runs} runs of {archive_name}, {selection.metric}"
+
+
+__all__ = [
+    "CurveError",
+    "FinalLoss",
+    "Selection",
+    "best_settings",
+    "final_loss",
+    "final_losses",
+    "group",
+    "require",
+    "same",
+    "select_curves",
+    "source_text",
+]
