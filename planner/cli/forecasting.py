@@ -45,6 +45,10 @@ def forecast(
         list[str] | None,
         typer.Option("--reference", help="Run to rest on; may be repeated; default: all finished."),
     ] = None,
+    laws: Annotated[
+        str | None,
+        typer.Option("--laws", help="Laws file, as planner fit writes it: adds methods."),
+    ] = None,
     plan: PlanOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 1 if a forecast is undecidable.")
@@ -54,6 +58,7 @@ def forecast(
     """Forecast the final loss of runs, with an interval, from what they logged so far."""
     from planner.archive import Archive
     from planner.curves.forecast import forecast_runs
+    from planner.laws import load_laws
 
     found = forecast_runs(
         Archive(archive),
@@ -63,6 +68,7 @@ def forecast(
         level=level,
         method=method,
         references=reference or (),
+        laws=load_laws(laws) if laws else None,
         plans=read_plans(plan or []),
     )
     if json:

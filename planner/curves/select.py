@@ -21,9 +21,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from planner.curves.curve import Curve
 from planner.curves.errors import CurveError
-from planner.curves.forecast.method import Method, Pool, UndecidableError, usable
-from planner.curves.forecast.runs import AUTO, LEAST_FRACTION, METHODS, check_method
-from planner.curves.load import load_curves
+from planner.curves.forecast.method import Method, Pool
+from planner.curves.forecast.prefix import UndecidableError, usable
+from planner.curves.forecast.runs import AUTO, LEAST_FRACTION, METHODS, check_method, named_curves
 from planner.curves.normalize import final_loss
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ def select_runs(
             f"got {at:g}, wanted a fraction of training above 0, at most 1", field="--at"
         )
     check_method(method)
-    curves = [c for batch in load_curves(archive, metric=metric, plans=plans) for c in batch]
+    curves = named_curves(archive, metric=metric, plans=plans)
     chosen = {c.facts.run for c in curves}
     if where:
         from planner.archive import list_runs

@@ -5,6 +5,7 @@ ones. Which of `METHODS`:
 
 - ``collapse``: the band has finished smaller sizes (same tokens per parameter, schedule, tau).
 - ``schedule-law``: runs differ in schedule, length or learning rate.
+- ``surrogate``, ``multi-power-law``: a fitted law is there, `law_methods`.
 - ``mean``, ``power-law``, ``size-law``, ``current``: what those are compared with.
 - ``auto``: what did best in back-tests on finished runs.
 """
@@ -12,7 +13,9 @@ ones. Which of `METHODS`:
 from __future__ import annotations
 
 from planner.curves.forecast.choose import BackTest, Choice, back_tests, choose
-from planner.curves.forecast.method import Estimate, Method, Pool, UndecidableError
+from planner.curves.forecast.law_shape import LawShape, law_methods
+from planner.curves.forecast.method import Estimate, Method, Pool
+from planner.curves.forecast.prefix import UndecidableError
 from planner.curves.forecast.runs import (
     AUTO,
     LEAST_FRACTION,
@@ -30,6 +33,7 @@ __all__ = [
     "Choice",
     "Estimate",
     "Forecast",
+    "LawShape",
     "Method",
     "Pool",
     "UndecidableError",
@@ -37,4 +41,5 @@ __all__ = [
     "choose",
     "forecast_run",
     "forecast_runs",
+    "law_methods",
 ]

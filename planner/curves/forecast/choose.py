@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.curves.curve import Curve
-from planner.curves.forecast.method import Method, Pool, UndecidableError, band
+from planner.curves.forecast.method import Method, Pool, band
+from planner.curves.forecast.prefix import UndecidableError
 
 # runs; the nearest sizes first
 _MOST_TESTS = 12
 # fewer back-tests than this do not tell one method from another: the default stays
-_ENOUGH_TESTS = 3
+_ENOUGH_TESTS = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,13 +25,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.curves.curve import Curve
-from planner.curves.forecast.method import Estimate, Pool, UndecidableError, band, names, usable
+from planner.curves.forecast.method import Estimate, Pool, band, names
+from planner.curves.forecast.prefix import WINDOW, UndecidableError, last_fifth, usable
 from planner.curves.reference import GRID, SIZE_DRIFT, Member
 from planner.curves.shape import CURVATURE, size_weights
 
 Float64 = NDArray[np.float64]
 
-_WINDOW = 0.8
+
 _EARLIER = 0.6
 _LEAST_POINTS = 3
 _LOG_GRID = np.log(GRID)
@@ -56,7 +57,7 @@ class Collapse:
         """See `planner.curves.forecast.method.Method`."""
         found = band(prefix, pool)
         members = [found.member(curve) for curve in found.curves]
-        window, logs = _stretch(prefix)
+        window, logs = last_fifth(prefix, least=_LEAST_POINTS)
         weigh = self._weigher(prefix, found.curves, members, window)
         weights = weigh(CURVATURE)
         shapes = _shapes(members, window)
@@ -107,7 +108,10 @@ class Collapse:
             return None
         weights = weigh(CURVATURE)
         at = prefix.at or 0.0
-        white = _local_noise(*usable(prefix), 0.5 * at, at) ** 2 / _stretch(prefix)[0].size
+        white = (
+            _local_noise(*usable(prefix), 0.5 * at, at) ** 2
+            / last_fifth(prefix, least=_LEAST_POINTS)[0].size
+        )
         final = float(np.mean([_local_noise(*usable(c), 0.85, 1.0) ** 2 for c in found.curves]))
         wander = _wander(members, at) if len(found.sizes) > 1 else 0.0
         variance = (1.0 + float(weights @ weights)) * (white + final + wander**2)
@@ -121,25 +125,12 @@ class Collapse:
             largest = [m.params == found.sizes[-1] for m in members]
             variance += float(weights @ shape - shape[largest].mean()) ** 2
         try:
-            early, logs = _stretch(prefix.until(_EARLIER * at), least=1)
+            early, logs = last_fifth(prefix.until(_EARLIER * at), least=1)
             moved = float(np.mean(logs - weights @ _shapes(members, early))) - log_final
         except UndecidableError:
             moved = 0.0
         variance += moved**2
         return float(np.sqrt(variance)) if np.isfinite(variance) else None
-
-
-def _stretch(prefix: Curve, *, least: int = _LEAST_POINTS) -> tuple[Float64, Float64]:
-    """Return fractions and log losses of the last fifth of a prefix, at least three points.
-
-    Raises:
-        UndecidableError: If there are too few points.
-    """
-    times, logs = usable(prefix)
-    if times.size < least:
-        raise UndecidableError(f"{times.size} points are logged, and {least} are needed")
-    first = min(int(np.searchsorted(times, _WINDOW * times[-1] - 1e-12)), times.size - least)
-    return times[first:], logs[first:]
 
 
 def _shapes(members: list[Member], fractions: Float64) -> Float64:
@@ -162,7 +153,7 @@ def _wander(members: list[Member], at: float) -> float:
         by_size.setdefault(member.params or 0, []).append(row)
     curves = [np.mean(by_size[size], axis=0) for size in sorted(by_size)]
     design = np.vander(_EVEN, _TREND_TERMS)
-    width = round(-np.log(_WINDOW) / 0.02)
+    width = round(-np.log(WINDOW) / 0.02)
     ends = np.exp(_EVEN[width - 1 :])
     near = (ends >= 0.5 * at) & (ends <= min(1.0, 2.0 * at))
     found = []

@@ -11,21 +11,15 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.curves.bands import SCHEDULE_TOLERANCE, TAU_TOLERANCE, TPP_TOLERANCE
 from planner.curves.curve import Curve
-from planner.curves.normalize import log_excess
+from planner.curves.forecast.prefix import UndecidableError, usable
 from planner.curves.reference import GRID, Member, Reference
 
 Float64 = NDArray[np.float64]
 
-# What counts as one band: collapse needs equal TPP, schedule and tau (FACTS A1); tau differs by up
-# to a fifth within the bands of the OLMo ladder.
-_SAME_TPP = 1.05
-_SAME_TAU = 1.3
-_SAME_SCHEDULE = 0.05
-
-
-class UndecidableError(Exception):
-    """A method cannot forecast this run; the message says why, without a full stop."""
+# A cooldown may begin at any time: these names do not tell what lies ahead.
+_OPEN_ENDED = ("wsd", "wsd_linear", "trapezoidal", "stable", "constant_with_warmup")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,31 +133,25 @@ def same_band(curve: Curve, other: Curve) -> bool:
     a, b = curve.facts, other.facts
     if a.run == b.run or a.params is None or b.params is None:
         return False
-    if not _near(a.tpp, b.tpp, _SAME_TPP):
+    if not _near(a.tpp, b.tpp, 1.0 + TPP_TOLERANCE):
         return False
-    if a.tau is not None and b.tau is not None and not _near(a.tau, b.tau, _SAME_TAU):
+    if a.tau is not None and b.tau is not None and not _near(a.tau, b.tau, 1.0 + TAU_TOLERANCE):
         return False
     if curve.schedule is None or other.schedule is None:
         return False
+    until = float(min(curve.schedule.fractions[-1], other.schedule.fractions[-1]))
+    if curve.schedule.distance(other.schedule, until=until) > SCHEDULE_TOLERANCE:
+        return False
     # of a run under way, whose schedule nobody declared, only the first part is known
-    until = min(curve.schedule.fractions[-1], other.schedule.fractions[-1])
-    return curve.schedule.distance(other.schedule, until=float(until)) <= _SAME_SCHEDULE
+    return curve.schedule.covers(1.0) or (
+        a.schedule == b.schedule and a.schedule not in (None, *_OPEN_ENDED)
+    )
 
 
 def _near(a: float | None, b: float | None, factor: float) -> bool:
     if a is None or b is None or not (a > 0 and b > 0):
         return False
     return abs(math.log(a / b)) <= math.log(factor)
-
-
-def usable(curve: Curve) -> tuple[Float64, Float64]:
-    """Return the fractions of training and the logarithms of the loss where there is one.
-
-    Both have the shape ``(usable points,)``; the start, fraction 0, is left out.
-    """
-    logs = log_excess(curve.values)
-    known = np.isfinite(logs) & (curve.steps > 0)
-    return curve.fraction[known], logs[known]
 
 
 def names(curves: Sequence[Curve]) -> tuple[str, ...]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from planner.curves.curve import Curve
 from planner.curves.errors import CurveError
-from planner.curves.forecast.choose import BackTest, back_tests, choose
+from planner.curves.forecast.choose import back_tests, choose
 from planner.curves.forecast.collapse import Collapse
-from planner.curves.forecast.method import Estimate, Method, Pool, UndecidableError, usable
+from planner.curves.forecast.interval import interval
+from planner.curves.forecast.law_shape import MULTI_POWER, SURROGATE, law_methods
+from planner.curves.forecast.method import Method, Pool
+from planner.curves.forecast.prefix import UndecidableError, usable
 from planner.curves.forecast.schedule_law import ScheduleLaw
 from planner.curves.forecast.simple import Current, PowerLaw, SizeLaw
 from planner.curves.load import load_curves
@@ -21,6 +23,7 @@ from planner.errors import did_you_mean
 
 if TYPE_CHECKING:
     from planner.archive import Archive
+    from planner.laws import Law
     from planner.plan import Plan
 
 AUTO = "auto"
@@ -36,8 +39,12 @@ _ALL: tuple[Method, ...] = (
     Current(),
 )
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+"""What needs no law; laws add ``surrogate`` and ``multi-power-law``."""
 # in the order of preference; the others are there to compare with, or by name
-_AUTOMATIC = ("collapse", "schedule-law", "mean", "size-law", "power-law")
+_AUTOMATIC = (
+    *("collapse", SURROGATE, "schedule-law", MULTI_POWER),
+    *("mean", "size-law", "power-law"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,7 @@ def forecast_runs(
     level: float = 0.9,
     method: str = AUTO,
     references: Sequence[str] = (),
+    laws: Mapping[str, Law] | None = None,
     plans: Sequence[Plan] = (),
 ) -> list[Forecast]:
     """Forecast final losses.
@@ -103,6 +111,7 @@ def forecast_runs(
         level: Probability that the intervals are to hold, between 0 and 1.
         method: A name of `METHODS`, or ``auto``: chosen by back-tests.
         references: Ids or names of the runs that may be used; all finished ones if empty.
+        laws: Laws by name; those of a curve's shape add methods.
         plans: Plans to match the runs to, besides those that the archive keeps.
 
     Raises:
@@ -115,23 +124,42 @@ def forecast_runs(
         )
     if not 0 < level < 1:
         raise CurveError(f"got {level:g}, wanted a probability between 0 and 1", field="--level")
-    check_method(method)
-    curves = [c for batch in load_curves(archive, metric=metric, plans=plans) for c in batch]
+    methods = METHODS | law_methods(laws or {})
+    check_method(method, methods)
+    curves = named_curves(archive, metric=metric, plans=plans)
     chosen = _named(curves, runs, "RUN") if runs else curves
     pool = Pool.of(_named(curves, references, "--reference") if references else curves)
     if not runs and at is None:
         chosen = [curve for curve in chosen if not curve.finished]
-    return [forecast_run(curve, pool, at=at, level=level, method=method) for curve in chosen]
+    return [
+        forecast_run(curve, pool, at=at, level=level, method=method, methods=methods)
+        for curve in chosen
+    ]
 
 
-def check_method(method: str) -> None:
+def named_curves(
+    archive: Archive, *, metric: str | None = None, plans: Sequence[Plan] = ()
+) -> list[Curve]:
+    """Return all curves of a metric, in order of their names.
+
+    Raises:
+        ArchiveError: If the archive is damaged.
+        CurveError: If the metric cannot be chosen.
+    """
+    curves = [c for batch in load_curves(archive, metric=metric, plans=plans) for c in batch]
+    return sorted(curves, key=lambda c: (c.facts.name, c.facts.run))
+
+
+def check_method(method: str, methods: Mapping[str, Method] = METHODS) -> None:
     """Refuse a method that does not exist.
 
     Raises:
-        CurveError: It is none of `METHODS`, nor ``auto``.
+        CurveError: It is none of them, nor ``auto``, or it needs a law that is not there.
     """
-    if method != AUTO and method not in METHODS:
-        known = [AUTO, *METHODS]
+    if method in (SURROGATE, MULTI_POWER) and method not in methods:
+        raise CurveError(f"{method} needs a law of its form: see --laws", field="--method")
+    if method != AUTO and method not in methods:
+        known = [AUTO, *methods]
         raise CurveError(
             f"got {method!r}; {did_you_mean(method, known)}",
             field="--method",
@@ -145,6 +173,7 @@ def forecast_run(
     at: float | None = None,
     level: float = 0.9,
     method: str = AUTO,
+    methods: Mapping[str, Method] = METHODS,
 ) -> Forecast:
     """Forecast one run; see `forecast_runs`.
 
@@ -153,7 +182,8 @@ def forecast_run(
         pool: Finished runs; the run itself is never used.
         at: Fraction of training.
         level: Probability of the interval.
-        method: A name of `METHODS` or ``auto``.
+        method: A name of ``methods`` or ``auto``.
+        methods: By name.
     """
     facts = curve.facts
     actual = final_loss(curve) if curve.finished else None
@@ -184,12 +214,14 @@ def forecast_run(
         why = f"{reached:.1%} of training is logged, and {LEAST_FRACTION:.0%} is needed"
         return undecidable(why, reached, {})
     if method == AUTO:
-        choice = choose(prefix, others, [METHODS[name] for name in _AUTOMATIC])
+        choice = choose(prefix, others, [methods[name] for name in _AUTOMATIC if name in methods])
         tests, because, order = choice.tests, choice.why, choice.order
         if not any(test.errors for test in tests.values()):
-            order = (METHODS["collapse"],)  # nothing else has shown that it works here
+            # nothing has shown that it works here, but for laws that the user vouches for
+            vouched = (SURROGATE, MULTI_POWER)
+            order = tuple(methods[n] for n in ("collapse", *vouched) if n in methods)
     else:
-        order = (METHODS[method],)
+        order = (methods[method],)
         tests, because = back_tests(prefix, others, order), "asked for"
     means = {name: test.mean for name, test in tests.items() if test.mean is not None}
     first: str | None = None
@@ -199,7 +231,7 @@ def forecast_run(
         except UndecidableError as error:
             first = first or str(error)
             continue
-        low, high = _interval(estimate, tests[one.name], level)
+        low, high = interval(estimate, tests.get(one.name), level)
         return Forecast(
             facts.run,
             facts.name,
@@ -216,17 +248,6 @@ def forecast_run(
             means,
         )
     return undecidable(first or "no method", reached, means)
-
-
-def _interval(
-    estimate: Estimate, test: BackTest, level: float
-) -> tuple[float | None, float | None]:
-    """Return the interval: by the method's own error, else by its back-tests."""
-    error = estimate.error if estimate.error is not None else test.rms
-    if error is None or not math.isfinite(error):
-        return None, None
-    half = NormalDist().inv_cdf(0.5 + level / 2.0) * error
-    return math.exp(estimate.log_final - half), math.exp(estimate.log_final + half)
 
 
 def _named(curves: Sequence[Curve], wanted: Sequence[str], where: str) -> list[Curve]:

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.curves.curve import Curve
-from planner.curves.forecast.method import Estimate, Pool, UndecidableError, names, usable
+from planner.curves.forecast.method import Estimate, Pool, names
+from planner.curves.forecast.prefix import UndecidableError, last_fifth, learning_rates, usable
 from planner.laws.last_iterate import last_iterate_bound
 
 Float64 = NDArray[np.float64]
@@ -27,7 +28,6 @@ _LEAST_RUNS = 4
 _SAME_BATCH = 1.01
 # of the warm-up, and of training: before that the start counts
 _FIRST_WARMUPS, _FIRST_FRACTION = 3.0, 0.05
-_WINDOW = 0.8
 _LEAST_POINTS = 2
 
 
@@ -100,7 +100,7 @@ class ScheduleLaw:
         Raises:
             UndecidableError: What the law needs is not known, or too few runs are finished.
         """
-        _rates(prefix)
+        learning_rates(prefix)
         found = pool.only(lambda c: c.facts.run != prefix.facts.run and _fits(c, prefix))
         if len(found.curves) < _LEAST_RUNS:
             raise UndecidableError(
@@ -174,17 +174,12 @@ def _centred(rows: Float64, sizes: NDArray[np.int64]) -> Float64:
 
 def _forecast(prefix: Curve, law: FittedLaw) -> float:
     """Return the log final loss: the constant is what the last fifth of the prefix says."""
-    times, logs = usable(prefix)
-    first = int(np.searchsorted(times, _WINDOW * times[-1] - 1e-12)) if times.size else 0
-    first = min(first, times.size - _LEAST_POINTS)
-    if first < 0:
-        raise UndecidableError(f"{times.size} points are logged, and {_LEAST_POINTS} are needed")
+    times, logs = last_fifth(prefix, least=_LEAST_POINTS)
     horizon = prefix.horizon or 1
-    steps = np.rint(times[first:] * horizon).astype(np.int64)
-    rates = _rates(prefix)
-    terms = last_iterate_bound(rates, np.append(steps, horizon))
+    steps = np.rint(times * horizon).astype(np.int64)
+    terms = last_iterate_bound(learning_rates(prefix), np.append(steps, horizon))
     excess = law.log_excess(*terms)
-    return float(np.mean(logs[first:] - excess[:-1]) + excess[-1])
+    return float(np.mean(logs - excess[:-1]) + excess[-1])
 
 
 def _terms(curve: Curve, pool: Pool) -> ScheduleTerms:
@@ -196,30 +191,11 @@ def _terms(curve: Curve, pool: Pool) -> ScheduleTerms:
         first = max(_FIRST_WARMUPS * (curve.facts.warmup_steps or 0), _FIRST_FRACTION * steps[-1])
         wanted = np.geomspace(min(max(first, steps[0]), steps[-1]), steps[-1], _POINTS)
         chosen = np.unique(np.searchsorted(steps, wanted - 0.5).clip(0, steps.size - 1))
-        terms = last_iterate_bound(_rates(curve), steps[chosen].astype(np.int64))
+        terms = last_iterate_bound(learning_rates(curve), steps[chosen].astype(np.int64))
         pool.notes[key] = ScheduleTerms(curve.facts.params or 0, logs[chosen], *terms)
     found = pool.notes[key]
     assert isinstance(found, ScheduleTerms)
     return found
-
-
-def _rates(curve: Curve) -> Float64:
-    """Return the learning rate of every step, shape (horizon,).
-
-    Raises:
-        UndecidableError: The schedule or its peak is not known, or not to the end.
-    """
-    if curve.horizon is None or curve.schedule is None or not curve.facts.lr:
-        raise UndecidableError("the learning rate of every step is not known")
-    if not curve.schedule.covers(1.0):
-        raise UndecidableError("the learning-rate schedule is known for the logged part only")
-    steps = np.arange(1, curve.horizon + 1)
-    rates = curve.facts.lr * curve.schedule.at(steps / curve.horizon)
-    warmup = min(curve.facts.warmup_steps or 0, curve.horizon)
-    if warmup:  # logs seldom show the first steps
-        rates[:warmup] = np.minimum(rates[:warmup], curve.facts.lr * steps[:warmup] / warmup)
-    rates[0] = max(rates[0], 1e-9 * curve.facts.lr)
-    return rates
 
 
 def _fits(curve: Curve, prefix: Curve) -> bool:
@@ -231,7 +207,7 @@ def _fits(curve: Curve, prefix: Curve) -> bool:
     elif a.batch_tokens or b.batch_tokens:
         return False
     try:
-        _rates(curve)
+        learning_rates(curve)
     except UndecidableError:
         return False
     return a.params is not None

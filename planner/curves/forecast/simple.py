@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.curves.curve import Curve
-from planner.curves.forecast.method import Estimate, Pool, UndecidableError, band, names, usable
+from planner.curves.forecast.method import Estimate, Pool, band, names
+from planner.curves.forecast.prefix import UndecidableError, usable
 from planner.kernel import Ragged
 from planner.kernel.fits import fit_power
 
