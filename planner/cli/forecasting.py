@@ -43,7 +43,11 @@ def forecast(
     method: MethodOption = "auto",
     reference: Annotated[
         list[str] | None,
-        typer.Option("--reference", help="Run to rest on; may be repeated; default: all finished."),
+        typer.Option(
+            "--reference",
+            help="Run to rest on, or the file of a reference; may be repeated; "
+            "default: all finished runs.",
+        ),
     ] = None,
     laws: Annotated[
         str | None,
@@ -56,10 +60,16 @@ def forecast(
     json: Json = False,
 ) -> None:
     """Forecast the final loss of runs, with an interval, from what they logged so far."""
+    from pathlib import Path
+
     from planner.archive import Archive
+    from planner.curves import Reference
     from planner.curves.forecast import forecast_runs
     from planner.laws import load_laws
 
+    asked: list[str] | Reference = reference or []
+    if reference and len(reference) == 1 and (reference[0] == "-" or Path(reference[0]).is_file()):
+        asked = Reference.load(reference[0])
     found = forecast_runs(
         Archive(archive),
         runs or (),
@@ -67,7 +77,7 @@ def forecast(
         metric=metric,
         level=level,
         method=method,
-        references=reference or (),
+        references=asked,
         laws=load_laws(laws) if laws else None,
         plans=read_plans(plan or []),
     )

@@ -123,8 +123,9 @@ def best_of(log_finals: ArrayLike, error: float) -> tuple[Float64, Float64]:
     x = np.linspace(-9.0, 9.0, _GRID)
     below = np.array([[0.5 * math.erfc((a - b) / math.sqrt(2.0)) for b in z] for a in x])
     density = np.exp(-0.5 * (x[:, None] - z) ** 2) / math.sqrt(2.0 * math.pi)
-    everyone = np.prod(below, axis=1)
-    others = np.array([np.prod(np.delete(below, i, axis=1), axis=1) for i in range(z.size)]).T
+    logs = np.log(np.maximum(below, 1e-300))
+    together = logs.sum(axis=1)
+    everyone, others = np.exp(together), np.exp(together[:, None] - logs)
     step = x[1] - x[0]
     probability = (density * others).sum(axis=0) * step
     # E[min] = -9 + integral of P(min > x)

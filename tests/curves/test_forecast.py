@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.curves import Curve, declared_schedule
+from planner.curves import Curve, Reference, Schedule, declared_schedule
 from planner.curves.forecast import LEAST_FRACTION, METHODS, Pool, forecast_run
+from planner.curves.forecast.collapse import Collapse
 from tests.curves.made import curve
 
 SIZES = (100_000_000, 300_000_000, 1_000_000_000)
@@ -160,6 +161,48 @@ class TestUndecidable:
         run = member(BIG)
         run = replace(run, facts=replace(run.facts, **{field: None}))  # type: ignore[arg-type]
         assert not forecast_run(run, Pool.of(family()), at=0.3).decided
+
+    def test_a_loss_that_is_not_a_number(self) -> None:
+        run = member(BIG).until(0.3)
+        values = run.values.copy()
+        values[-3:] = np.nan
+        found = forecast_run(replace(run, values=values), Pool.of(family()))
+        assert found.final is None
+        assert "not a number since 29.7%" in found.why
+
+    def test_a_schedule_whose_cooldown_is_not_known(self) -> None:
+        def of_kind(run: Curve, kind: str, until: float) -> Curve:
+            assert run.schedule is not None
+            t = np.linspace(0.02, until, 50)
+            known = Schedule(t, run.schedule.at(t), "logged")
+            return replace(run, schedule=known, facts=replace(run.facts, schedule=kind))
+
+        for kind, decided in (("linear-to-zero", True), ("wsd", False)):
+            runs = [of_kind(c, kind, 1.0) for c in family()]
+            found = forecast_run(of_kind(member(BIG), kind, 0.3), Pool.of(runs), at=0.3)
+            assert found.decided is decided
+
+
+class TestReference:
+    def test_a_reference_takes_the_place_of_runs(self) -> None:
+        reference = Reference.build(family())
+        methods = METHODS | {"collapse": Collapse(reference=reference)}
+        run = member(BIG)
+        found = forecast_run(run, Pool.of([]), at=0.2, methods=methods)
+        same = forecast_run(run, Pool.of(family()), at=0.2)
+        assert found.final is not None
+        assert found.final == pytest.approx(same.final, rel=1e-3)
+        assert found.low is not None
+        assert found.high is not None
+        assert found.actual is not None
+        assert found.low < found.actual < found.high
+
+    def test_a_reference_of_another_band_is_refused(self) -> None:
+        reference = Reference.build(family(tpp=80.0))
+        methods = METHODS | {"collapse": Collapse(reference=reference)}
+        found = forecast_run(member(BIG), Pool.of([]), at=0.2, methods=methods)
+        assert found.final is None
+        assert "the reference is of another" in found.why
 
 
 def test_the_run_itself_is_never_its_reference() -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from planner.archive import Archive
 from planner.cli.main import app
+from planner.curves import Reference, load_curves
 
 CLI = CliRunner()
 GOLDEN = Path(__file__).parent / "golden"
@@ -102,6 +104,24 @@ def test_references_are_those_asked_for(archive: str) -> None:
         app, ["forecast", archive, "xl", "--reference", "l", "--reference", "m", "--json"]
     )
     assert json.loads(done.stdout)["forecasts"][0]["reference"] == "l, m"
+
+
+def test_a_reference_may_be_a_file(archive: str, tmp_path: Path) -> None:
+    curves = [c for batch in load_curves(Archive(archive)) for c in batch]
+    path = tmp_path / "reference.json"
+    Reference.build([c for c in curves if c.finished]).save(path)
+    args = ["forecast", archive, "xl", "--json"]
+    given = CLI.invoke(app, [*args, "--reference", str(path)])
+    (found,) = json.loads(given.stdout)["forecasts"]
+    (plain,) = json.loads(CLI.invoke(app, args).stdout)["forecasts"]
+    assert found["method"] == "collapse"
+    assert found["final"] == pytest.approx(plain["final"], rel=2e-3)
+
+
+def test_a_reference_must_be_finished(archive: str) -> None:
+    done = CLI.invoke(app, ["forecast", archive, "l", "--at", "0.2", "--reference", "xl"])
+    assert done.exit_code == 2
+    assert "--reference: xl is not finished" in done.output
 
 
 @pytest.mark.parametrize(

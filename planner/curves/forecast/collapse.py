@@ -17,7 +17,6 @@ The error has four parts, added in squares, none of them scaled:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -25,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.curves.curve import Curve
-from planner.curves.forecast.method import Estimate, Pool, band, names
+from planner.curves.forecast.method import Estimate, Pool, band, fits_reference
 from planner.curves.forecast.prefix import WINDOW, UndecidableError, last_fifth, usable
-from planner.curves.reference import GRID, SIZE_DRIFT, Member
+from planner.curves.reference import GRID, SIZE_DRIFT, Member, Reference
 from planner.curves.shape import CURVATURE, size_weights
 
 Float64 = NDArray[np.float64]
@@ -48,89 +47,135 @@ class Collapse:
     Attributes:
         name: Of the method.
         extrapolate: Whether the shape goes on with size; False takes the mean of the runs.
+        reference: A reference that takes the place of the band's finished runs.
     """
 
     name: str = "collapse"
     extrapolate: bool = True
+    reference: Reference | None = None
 
     def estimate(self, prefix: Curve, pool: Pool) -> Estimate:
         """See `planner.curves.forecast.method.Method`."""
-        found = band(prefix, pool)
-        members = [found.member(curve) for curve in found.curves]
         window, logs = last_fifth(prefix, least=_LEAST_POINTS)
-        weigh = self._weigher(prefix, found.curves, members, window)
-        weights = weigh(CURVATURE)
-        shapes = _shapes(members, window)
+        if self.reference is None:
+            basis = _of_band(band(prefix, pool), window)
+        else:
+            basis = _of_reference(self.reference, prefix)
+        size = float(prefix.facts.params or 0)
+        weights = basis.weights(size) if self.extrapolate else basis.mean
+        shapes = _shapes(basis.members, window)
         log_final = float(np.mean(logs - weights @ shapes))
-        count = len(found.sizes)
-        how = ", extrapolated in log N," if self.extrapolate and count > 1 else ""
+        count = len(basis.sizes)
+        which = f"{count} size{'s' if count > 1 else ''}" if count else "the reference"
+        how = ", extrapolated in log N" if self.extrapolate and count > 1 else ""
         return Estimate(
             log_final,
-            self._error(prefix, found, members, weigh, shapes.mean(axis=1), log_final),
-            names(found.curves),
+            _error(prefix, basis, shapes.mean(axis=1), log_final) if self.extrapolate else None,
+            tuple(member.name for member in basis.members),
             f"aligned over {window[0]:.1%} to {window[-1]:.1%} of training with the normalized "
-            f"curve of {count} size{'s' if count > 1 else ''}{how}".rstrip(","),
+            f"curve of {which}{how}",
         )
 
-    def _weigher(
-        self,
-        prefix: Curve,
-        curves: tuple[Curve, ...],
-        members: list[Member],
-        window: Float64,
-    ) -> Callable[[float], Float64]:
-        """Return the members' weights as a function of the curvature that is believed."""
-        if not self.extrapolate:
-            return lambda curvature: np.full(len(members), 1.0 / len(members))
-        # the more points a run logged of the stretch, the more is known of it there
-        points = [
-            np.count_nonzero(abs(c.fraction - window.mean()) <= np.ptp(window) / 2 + 1e-12)
-            for c in curves
-        ]
-        sizes = [float(m.params or 0) for m in members]
-        return lambda curvature: size_weights(
-            sizes,
-            float(prefix.facts.params or 0),
-            curvature=curvature,
-            precision=np.maximum(points, 1),
-        )
 
-    def _error(
-        self,
-        prefix: Curve,
-        found: Pool,
-        members: list[Member],
-        weigh: Callable[[float], Float64],
-        shape: Float64,
-        log_final: float,
-    ) -> float | None:
-        if not self.extrapolate:
-            return None
-        weights = weigh(CURVATURE)
-        at = prefix.at or 0.0
-        white = (
-            _local_noise(*usable(prefix), 0.5 * at, at) ** 2
-            / last_fifth(prefix, least=_LEAST_POINTS)[0].size
+@dataclass(frozen=True, slots=True)
+class _Basis:
+    """What is aligned with.
+
+    Attributes:
+        members: Normalized curves, at least one.
+        precision: How much each one's points tell of the stretch, shape ``(members,)``.
+        final_variance: Of the log final losses, the mean.
+        sizes: The different parameter counts; none where a member's is not known.
+    """
+
+    members: list[Member]
+    precision: Float64
+    final_variance: float
+    sizes: tuple[int, ...]
+
+    @property
+    def mean(self) -> Float64:
+        """Equal weights."""
+        return np.full(len(self.members), 1.0 / len(self.members))
+
+    def weights(self, size: float, curvature: float = CURVATURE) -> Float64:
+        """Weights of the members in the shape of a size."""
+        if not self.sizes:
+            return self.mean
+        sizes = [float(m.params or 0) for m in self.members]
+        return size_weights(sizes, size, curvature=curvature, precision=self.precision)
+
+
+def _of_band(found: Pool, window: Float64) -> _Basis:
+    # the more points a run logged of the stretch, the more is known of it there
+    middle, half = window.mean(), np.ptp(window) / 2 + 1e-12
+    points = [np.count_nonzero(abs(c.fraction - middle) <= half) for c in found.curves]
+    final = [_local_noise(*usable(curve), 0.85, 1.0) ** 2 for curve in found.curves]
+    return _Basis(
+        [found.member(curve) for curve in found.curves],
+        np.maximum(points, 1).astype(np.float64),
+        float(np.mean(final)),
+        found.sizes,
+    )
+
+
+def _of_reference(reference: Reference, prefix: Curve) -> _Basis:
+    """Return what a reference holds.
+
+    Raises:
+        UndecidableError: It is of another metric or schedule, or has an offset.
+    """
+    if reference.metric != prefix.metric:
+        raise UndecidableError(f"the reference is of {reference.metric}, not {prefix.metric}")
+    if reference.offset:
+        raise UndecidableError("the reference has an offset, which forecasts do without")
+    if not fits_reference(prefix, reference):
+        raise UndecidableError(
+            "the reference is of another schedule, tokens per parameter or timescale"
         )
-        final = float(np.mean([_local_noise(*usable(c), 0.85, 1.0) ** 2 for c in found.curves]))
-        wander = _wander(members, at) if len(found.sizes) > 1 else 0.0
-        variance = (1.0 + float(weights @ weights)) * (white + final + wander**2)
-        if len(found.sizes) > 2:
-            curved = float((weigh(1.0) - weigh(0.0)) @ shape)
-            variance += (max(CURVATURE, 1.0 - CURVATURE) * curved) ** 2
-        elif len(found.sizes) == 1:
-            folds = np.log((prefix.facts.params or 1) / found.sizes[0])
-            variance += (SIZE_DRIFT * float(folds) * float(shape.mean())) ** 2
-        else:
-            largest = [m.params == found.sizes[-1] for m in members]
-            variance += float(weights @ shape - shape[largest].mean()) ** 2
-        try:
-            early, logs = last_fifth(prefix.until(_EARLIER * at), least=1)
-            moved = float(np.mean(logs - weights @ _shapes(members, early))) - log_final
-        except UndecidableError:
-            moved = 0.0
-        variance += moved**2
-        return float(np.sqrt(variance)) if np.isfinite(variance) else None
+    members = list(reference.members)
+    known = all(m.params is not None for m in members) and prefix.facts.params is not None
+    return _Basis(
+        members,
+        np.ones(len(members)),
+        float(np.mean([m.final_error**2 for m in members])),
+        reference.sizes if known else (),
+    )
+
+
+def _error(prefix: Curve, basis: _Basis, shape: Float64, log_final: float) -> float | None:
+    """Return the standard error of an aligned forecast; see this module.
+
+    Args:
+        prefix: The run.
+        basis: What it was aligned with.
+        shape: Mean log shape of each member over the stretch, shape ``(members,)``.
+        log_final: The forecast.
+    """
+    at = prefix.at or 0.0
+    size = float(prefix.facts.params or 0)
+    weights = basis.weights(size)
+    points = last_fifth(prefix, least=_LEAST_POINTS)[0].size
+    white = _local_noise(*usable(prefix), 0.5 * at, at) ** 2 / points
+    wander = _wander(basis.members, at) if len(basis.sizes) > 1 else 0.0
+    variance = (1.0 + float(weights @ weights)) * (white + basis.final_variance + wander**2)
+    if len(basis.sizes) > 2:
+        curved = float((basis.weights(size, 1.0) - basis.weights(size, 0.0)) @ shape)
+        variance += (max(CURVATURE, 1.0 - CURVATURE) * curved) ** 2
+    elif len(basis.sizes) == 2:
+        largest = [m.params == basis.sizes[-1] for m in basis.members]
+        variance += float(weights @ shape - shape[largest].mean()) ** 2
+    else:
+        folds = float(np.log(size / basis.sizes[0])) if basis.sizes else 1.0
+        variance += (SIZE_DRIFT * folds * float(shape.mean())) ** 2
+    try:
+        early, logs = last_fifth(prefix.until(_EARLIER * at), least=1)
+        variance += (
+            float(np.mean(logs - weights @ _shapes(basis.members, early))) - log_final
+        ) ** 2
+    except UndecidableError:
+        pass  # too short to have moved
+    return float(np.sqrt(variance)) if np.isfinite(variance) else None
 
 
 def _shapes(members: list[Member], fractions: Float64) -> Float64:

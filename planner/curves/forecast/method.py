@@ -15,6 +15,7 @@ from planner.curves.bands import SCHEDULE_TOLERANCE, TAU_TOLERANCE, TPP_TOLERANC
 from planner.curves.curve import Curve
 from planner.curves.forecast.prefix import UndecidableError, usable
 from planner.curves.reference import GRID, Member, Reference
+from planner.curves.schedule import Schedule
 
 Float64 = NDArray[np.float64]
 
@@ -133,19 +134,40 @@ def same_band(curve: Curve, other: Curve) -> bool:
     a, b = curve.facts, other.facts
     if a.run == b.run or a.params is None or b.params is None:
         return False
-    if not _near(a.tpp, b.tpp, 1.0 + TPP_TOLERANCE):
-        return False
-    if a.tau is not None and b.tau is not None and not _near(a.tau, b.tau, 1.0 + TAU_TOLERANCE):
-        return False
-    if curve.schedule is None or other.schedule is None:
-        return False
-    until = float(min(curve.schedule.fractions[-1], other.schedule.fractions[-1]))
-    if curve.schedule.distance(other.schedule, until=until) > SCHEDULE_TOLERANCE:
+    if not _same_shape(curve, b.tpp, b.tau, other.schedule):
         return False
     # of a run under way, whose schedule nobody declared, only the first part is known
-    return curve.schedule.covers(1.0) or (
-        a.schedule == b.schedule and a.schedule not in (None, *_OPEN_ENDED)
-    )
+    return _known_ahead(curve) or (_named(curve) and a.schedule == b.schedule)
+
+
+def fits_reference(curve: Curve, reference: Reference) -> bool:
+    """Return whether a run should follow a reference."""
+    if not _same_shape(curve, reference.tpp, reference.tau, reference.schedule):
+        return False
+    return _known_ahead(curve) or _named(curve)
+
+
+def _same_shape(
+    curve: Curve, tpp: float | None, tau: float | None, schedule: Schedule | None
+) -> bool:
+    of = curve.facts
+    if not _near(of.tpp, tpp, 1.0 + TPP_TOLERANCE):
+        return False
+    if of.tau is not None and tau is not None and not _near(of.tau, tau, 1.0 + TAU_TOLERANCE):
+        return False
+    if curve.schedule is None or schedule is None:
+        return False
+    until = float(min(curve.schedule.fractions[-1], schedule.fractions[-1]))
+    return curve.schedule.distance(schedule, until=until) <= SCHEDULE_TOLERANCE
+
+
+def _known_ahead(curve: Curve) -> bool:
+    return curve.schedule is not None and curve.schedule.covers(1.0)
+
+
+def _named(curve: Curve) -> bool:
+    """Whether the name of the schedule tells when it begins to decay."""
+    return curve.facts.schedule is not None and curve.facts.schedule not in _OPEN_ENDED
 
 
 def _near(a: float | None, b: float | None, factor: float) -> bool:

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from planner.curves.curve import Curve
 from planner.curves.errors import CurveError
 from planner.curves.forecast.choose import back_tests, choose
@@ -19,6 +21,7 @@ from planner.curves.forecast.schedule_law import ScheduleLaw
 from planner.curves.forecast.simple import Current, PowerLaw, SizeLaw
 from planner.curves.load import load_curves
 from planner.curves.normalize import final_loss
+from planner.curves.reference import Reference
 from planner.errors import did_you_mean
 
 if TYPE_CHECKING:
@@ -95,7 +98,7 @@ def forecast_runs(
     metric: str | None = None,
     level: float = 0.9,
     method: str = AUTO,
-    references: Sequence[str] = (),
+    references: Sequence[str] | Reference = (),
     laws: Mapping[str, Law] | None = None,
     plans: Sequence[Plan] = (),
 ) -> list[Forecast]:
@@ -110,7 +113,8 @@ def forecast_runs(
         metric: Series; see `planner.curves.choose_metric`.
         level: Probability that the intervals are to hold, between 0 and 1.
         method: A name of `METHODS`, or ``auto``: chosen by back-tests.
-        references: Ids or names of the runs that may be used; all finished ones if empty.
+        references: Ids or names of the runs that may be used, all finished ones if empty; or a
+            reference for ``collapse`` to align with.
         laws: Laws by name; those of a curve's shape add methods.
         plans: Plans to match the runs to, besides those that the archive keeps.
 
@@ -125,10 +129,18 @@ def forecast_runs(
     if not 0 < level < 1:
         raise CurveError(f"got {level:g}, wanted a probability between 0 and 1", field="--level")
     methods = METHODS | law_methods(laws or {})
+    if isinstance(references, Reference):
+        methods |= {"collapse": Collapse(reference=references)}
     check_method(method, methods)
     curves = named_curves(archive, metric=metric, plans=plans)
     chosen = _named(curves, runs, "RUN") if runs else curves
-    pool = Pool.of(_named(curves, references, "--reference") if references else curves)
+    pool = Pool.of(curves)
+    if references and not isinstance(references, Reference):
+        asked = _named(curves, references, "--reference")
+        pool = Pool.of(asked)
+        for curve in asked:
+            if curve not in pool.curves:
+                raise CurveError(f"{curve.facts.name} is not finished", field="--reference")
     if not runs and at is None:
         chosen = [curve for curve in chosen if not curve.finished]
     return [
@@ -210,6 +222,8 @@ def forecast_run(
     others = pool.only(lambda c: c.facts.run != facts.run)
     times, _ = usable(prefix)
     reached = float(times[-1]) if times.size else 0.0
+    if prefix.values.size and not np.isfinite(prefix.values[-1]):
+        return undecidable(f"the loss is not a number since {reached:.1%} of training", reached, {})
     if reached < LEAST_FRACTION:
         why = f"{reached:.1%} of training is logged, and {LEAST_FRACTION:.0%} is needed"
         return undecidable(why, reached, {})

@@ -25,6 +25,8 @@ _PROGRESS_POWERS = np.arange(10, 61, 5) / 100.0
 _NOISE_POWERS = np.arange(3, 13) / 10.0
 _POINTS = 12
 _LEAST_RUNS = 4
+# the nearest sizes; more would not make the law better
+_MOST_RUNS = 60
 _SAME_BATCH = 1.01
 # of the warm-up, and of training: before that the start counts
 _FIRST_WARMUPS, _FIRST_FRACTION = 3.0, 0.05
@@ -101,7 +103,13 @@ class ScheduleLaw:
             UndecidableError: What the law needs is not known, or too few runs are finished.
         """
         learning_rates(prefix)
-        found = pool.only(lambda c: c.facts.run != prefix.facts.run and _fits(c, prefix))
+        size = float(prefix.facts.params or 1)
+        fitting = sorted(
+            (c for c in pool.curves if c.facts.run != prefix.facts.run and _fits(c, prefix)),
+            key=lambda c: (abs(math.log((c.facts.params or size) / size)), c.facts.name),
+        )
+        nearest = {c.facts.run for c in fitting[:_MOST_RUNS]}
+        found = pool.only(lambda c: c.facts.run in nearest)
         if len(found.curves) < _LEAST_RUNS:
             raise UndecidableError(
                 f"{len(found.curves)} finished runs of the same batch and known learning rates are "
