@@ -548,6 +548,7 @@ def _settings(given: list[str]) -> dict[str, str]:
 
 
 from planner.cli import scoring as scoring  # noqa: E402  registers its verb
+from planner.cli import watching as watching  # noqa: E402  registers its verb
 
 
 def main() -> None:

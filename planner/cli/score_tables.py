@@ -71,6 +71,7 @@ def _family(scored: Scored) -> dict[str, Any]:
         "undecidable": verdicts["undecidable"],
         "bands": bands,
         "outsiders": [asdict(outsider) for outsider in scored.outsiders],
+        "hard_batches": [asdict(batch) for batch in scored.hard_batches],
     }
 
 
@@ -94,6 +95,10 @@ def print_scores(scored: Scored) -> None:
         for reason, count in reasons.most_common(5):
             print(f"  {count:,}: {reason}")
         print()
+    if scored.hard_batches:
+        steps = ", ".join(str(batch.step) for batch in scored.hard_batches[:8])
+        more = f" and {len(scored.hard_batches) - 8} more" if len(scored.hard_batches) > 8 else ""
+        print(f"hard batches, outliers that several runs share: steps {steps}{more}\n")
     counts = Counter(run.verdict for run in scored.runs)
     parts = [f"{counts[v]:,} {v}" for v in ("deviating", "healthy", "undecidable") if counts[v]]
     print(f"{scored.metric}, {len(scored.runs):,} runs: {', '.join(parts)}")
@@ -148,7 +153,8 @@ def _why(run: RunScore) -> str:
     if run.causes:
         first = run.causes[0]
         return f"{first.cause} ({first.weight:.0%}): {first.evidence}"
-    return run.reason if run.verdict != "healthy" else ""
+    off = run.deviation is not None and run.deviation > (run.allowed or 0.0)
+    return run.reason if run.verdict != "healthy" or off else ""
 
 
 def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:

@@ -10,13 +10,10 @@ from numpy.typing import NDArray
 
 from planner.curves.curve import RunFacts
 from planner.curves.errors import CurveError
+from planner.curves.reference import TAU_TOLERANCE, TPP_TOLERANCE
 from planner.curves.schedule import Schedule
 from planner.errors import did_you_mean
 
-# Runs of one band agree to this in TPP and tau: rounding of batches and steps moves both (the OLMo
-# ladder's tau spreads by 19 % within a multiple, and those curves collapse).
-TPP_TOLERANCE = 0.15
-TAU_TOLERANCE = 0.2
 # Largest difference of two schedules of one shape, in shares of the peak rate.
 SCHEDULE_TOLERANCE = 0.05
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 STRETCHES = 256
 _OUTLIER = 6.0
+_SETTLED = 0.02  # of training; before, the loss falls fast within a stretch
 
 Float32 = NDArray[np.float32]
 Float64 = NDArray[np.float64]
@@ -144,7 +145,7 @@ def _binned(
     mean = np.divide(sums, n, out=np.zeros(cells), where=n > 0)
     sigma = _point_sigma(n, squares, mean, runs)
     deviation = logs - mean[place]
-    far = usable & (np.abs(deviation) > _OUTLIER * sigma[which])
+    far = usable & (np.abs(deviation) > _OUTLIER * sigma[which]) & (t >= _SETTLED)
     at = np.flatnonzero(far)
     if at.size:
         cell = place[at]

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.curves.bands import TAU_TOLERANCE, TPP_TOLERANCE, Band
+from planner.curves.bands import Band
 from planner.curves.bins import Binned
 from planner.curves.noise import long_run_noise
-from planner.curves.reference import Reference
+from planner.curves.reference import TAU_TOLERANCE, TPP_TOLERANCE, Reference
 
 if TYPE_CHECKING:
     from planner.curves.curve import RunFacts

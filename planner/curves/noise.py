@@ -2,10 +2,10 @@
 
 The loss of a batch is noisy and its noise may be correlated from step to step. What matters for a
 verdict is how far the mean over a stretch of training strays by chance. It is estimated from the
-curve itself by the Haar (Allan) variance: half the variance of the difference of two neighbouring
-stretches' means (Allan 1966), which a slow trend hardly touches, at stretches of 1, 2, 4 ...
-points. White noise has ``variance(n) = variance(1) / n``; for correlated noise ``n variance(n)``
-rises to its long-run value.
+curve itself by the Hadamard variance: a sixth of the variance of the second difference of three
+neighbouring stretches' means (Baugh 1971), which no straight trend touches, at stretches of 1, 2,
+4 ... points. White noise has ``variance(n) = variance(1) / n``; for correlated noise
+``n variance(n)`` rises to its long-run value.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ _MAD = 0.6744897501960817
 # differences below which a scale is too uncertain to be used
 _LEAST = 12
 _SCALES = (1, 2, 4, 8, 16, 32)
+_SHARE = 16
 
 
 def point_noise(values: Float64) -> float:
@@ -41,65 +42,67 @@ def point_noise(values: Float64) -> float:
     return float(np.median(np.abs(second)) / _MAD / np.sqrt(6.0))
 
 
-def haar_noise(matrix: Float64, scales: tuple[int, ...] = _SCALES) -> Float64:
+def stretch_noise(matrix: Float64, scales: tuple[int, ...] = _SCALES) -> Float64:
     """Return the noise of means over ``n`` columns, one row per curve.
 
-    Robust: the median of the absolute differences of neighbouring means, so that a spike or a bend
-    does not count as noise. Means over stretches with missing columns are left out.
+    Robust: the median of the absolute second differences of neighbouring means, so that a spike or
+    a bend does not count as noise. Stretches with missing columns are left out.
 
     Args:
         matrix: Residuals in even stretches, shape ``(curves, columns)``; not-a-number is missing.
         scales: The ``n``, rising.
 
     Returns:
-        Standard deviations, shape ``(curves, scales)``; not-a-number where fewer than 12 pairs of
+        Standard deviations, shape ``(curves, scales)``; not-a-number where fewer than 12 triples of
         stretches are known.
     """
     curves, columns = matrix.shape
-    sums = np.zeros((curves, columns + 1))
-    np.cumsum(matrix, axis=1, out=sums[:, 1:])
-    found = np.full((curves, len(scales)), np.nan)
     missing = np.isnan(matrix)
-    if missing.any():
-        counts = np.zeros((curves, columns + 1), np.int32)
-        np.cumsum(missing, axis=1, out=counts[:, 1:])
-        sums[:, 1:] = np.cumsum(np.where(missing, 0.0, matrix), axis=1)
+    sums = np.zeros((curves, columns + 1))
+    np.cumsum(np.where(missing, 0.0, matrix), axis=1, out=sums[:, 1:])
+    counts = np.zeros((curves, columns + 1), np.int32)
+    np.cumsum(missing, axis=1, out=counts[:, 1:])
+    found = np.full((curves, len(scales)), np.nan)
     for i, n in enumerate(scales):
-        if columns < 2 * n + _LEAST:
+        if columns < 3 * n + _LEAST:
             break
-        # overlapping stretches: more pairs, the same expectation
-        later = sums[:, 2 * n :] - sums[:, n:-n]
-        earlier = sums[:, n:-n] - sums[:, : -2 * n]
-        pairs = np.abs(later - earlier) / n
-        if missing.any():
-            pairs[counts[:, 2 * n :] - counts[:, : -2 * n] > 0] = np.nan
-            enough = np.count_nonzero(np.isfinite(pairs), axis=1) >= _LEAST + n
-            pairs = pairs[enough]
-            found[enough, i] = np.nanmedian(pairs, axis=1) if pairs.size else np.nan
+        # overlapping stretches: more triples, the same expectation
+        total = [sums[:, (k + 1) * n : columns + 1 - (2 - k) * n] for k in range(3)]
+        before = [sums[:, k * n : columns + 1 - (3 - k) * n] for k in range(3)]
+        first, second, third = (t - b for t, b in zip(total, before, strict=True))
+        triples = np.abs(first - 2.0 * second + third) / n
+        broken = counts[:, 3 * n :] > counts[:, : -3 * n]
+        if broken.any():
+            triples[broken] = np.nan
+            enough = np.count_nonzero(~broken, axis=1) >= _LEAST
+            some = triples[enough]
+            found[enough, i] = np.nanmedian(some, axis=1) if some.size else np.nan
         else:
-            found[:, i] = np.median(pairs, axis=1)
-        found[:, i] /= _MAD * np.sqrt(2.0)
+            found[:, i] = np.median(triples, axis=1)
+        found[:, i] /= _MAD * np.sqrt(6.0)
     return found
 
 
 def long_run_noise(matrix: Float64, scales: tuple[int, ...] = _SCALES) -> Float64:
     """Return sqrt(n) times the noise of a mean over n columns, for large n; one per curve.
 
-    The coarsest scale of `haar_noise` that stands two standard errors above the finer ones, so that
-    white noise is not taken for more than it is.
+    The coarsest scale of `stretch_noise` that stands two standard errors above the finer ones, so
+    that white noise is not taken for more than it is.
 
     Args:
-        matrix: As for `haar_noise`.
-        scales: As for `haar_noise`.
+        matrix: As for `stretch_noise`.
+        scales: As for `stretch_noise`.
 
     Returns:
         Shape ``(curves,)``; not-a-number where no scale is known.
     """
-    noise = haar_noise(matrix, scales) * np.sqrt(np.asarray(scales))
+    noise = stretch_noise(matrix, scales) * np.sqrt(np.asarray(scales))
     first = noise[:, 0]
     known = np.count_nonzero(np.isfinite(matrix), axis=1)
     best = first.copy()
     for i, n in enumerate(scales[1:], start=1):
+        # stretches that make up much of the curve would take its bend for noise
+        noise[n * _SHARE > known, i] = np.nan
         # a median of m independent absolute values errs by about 1.17 / sqrt(m) of itself
         pairs = np.maximum(known / (2.0 * n), 1.0)
         lower = noise[:, i] / (1.0 + 2.0 * 1.17 / np.sqrt(pairs))

@@ -38,7 +38,13 @@ _LOG_GRID = np.log(GRID)
 # itself: measured on the OLMo ladder, 11 evaluation sets x 4 multiples, 190M to 1.3B, fractions 0.1
 # to 0.7 of training (tests/curves/test_real_runs.py measures it again).
 SIZE_DRIFT = 0.07
-# What of it is left once two or more sizes tell its direction; likewise.
+# Likewise for one e-fold of TPP, tau going with it (the ladder's multiples), and of tau alone (the
+# learning rates of the 124M sweep of wsd_cosine_llama); no more than a band's tolerance counts.
+TPP_DRIFT, TAU_DRIFT = 0.37, 0.15
+# Runs of one band agree to this in TPP and tau: rounding of batches and steps moves both (the
+# ladder's tau spreads by 19 % within a multiple, and those curves collapse).
+TPP_TOLERANCE, TAU_TOLERANCE = 0.15, 0.2
+# What of the change with size is left once two or more sizes tell its direction; likewise.
 _KNOWN_DRIFT = 0.5
 # half-width of the smoothing window: of log t early, of t late
 _LOG_WINDOW, _WINDOW = 0.10, 0.025
@@ -61,6 +67,8 @@ class Member:
             point.
         error: Standard error of the log curve by its own noise, at `GRID`.
         final_error: That of the log of its divisor.
+        tpp: Its tokens per parameter, if known.
+        tau: Its AdamW timescale, if known.
     """
 
     run: str
@@ -70,6 +78,8 @@ class Member:
     shape: Float64
     error: Float64
     final_error: float
+    tpp: float | None = None
+    tau: float | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -264,15 +274,25 @@ class Reference:
         known = (t >= self.start - 1e-12) & (t <= 1.0 + 1e-9)
         return np.where(known, np.interp(np.log(np.maximum(t, 1e-9)), _LOG_GRID, row), np.nan)
 
-    def drift(self, fraction: ArrayLike, params: float | None = None) -> Float64:
-        """Return how far the shape of a size may lie off for what is not known of its drift.
+    def drift(
+        self,
+        fraction: ArrayLike,
+        params: float | None = None,
+        *,
+        tpp: float | None = None,
+        tau: float | None = None,
+    ) -> Float64:
+        """Return how far the shape of a run may lie off for what is not known of its drift.
 
-        With one size the whole change is unknown: `SIZE_DRIFT` an e-fold of N. With more, a share
-        of it is left that grows with the distance to the nearest member's size.
+        With one size the whole change with size is unknown: `SIZE_DRIFT` an e-fold of N. With more,
+        a share of it is left that grows with the distance to the nearest member's size. To that
+        comes what differs in TPP and tau within a band's tolerance.
 
         Args:
             fraction: Fractions of training, any shape.
             params: N of the run; None or unknown sizes: one e-fold is taken.
+            tpp: Its tokens per parameter, if known.
+            tau: Its AdamW timescale, if known.
 
         Returns:
             Standard deviation, relative, of the shape of ``fraction``.
@@ -285,7 +305,22 @@ class Reference:
             folds = min(abs(math.log(params / size)) for size in sizes)
             if len(sizes) > 1:
                 folds *= _KNOWN_DRIFT
-        return np.abs(curve) * SIZE_DRIFT * folds
+        share = SIZE_DRIFT * folds
+        for own, theirs, rate, most in (
+            (tpp, self._mean_tpp, TPP_DRIFT, TPP_TOLERANCE),
+            (tau, self._mean_tau, TAU_DRIFT, TAU_TOLERANCE),
+        ):
+            if own and theirs:
+                share += rate * min(abs(math.log(own / theirs)), math.log1p(most))
+        return np.abs(curve) * share
+
+    @cached_property
+    def _mean_tpp(self) -> float | None:
+        return _middle([m.tpp for m in self.members]) or self.tpp
+
+    @cached_property
+    def _mean_tau(self) -> float | None:
+        return _middle([m.tau for m in self.members]) or self.tau
 
     @cached_property
     def _line(self) -> Float64 | None:
@@ -307,15 +342,18 @@ class Reference:
         return errors if scatter is None else np.maximum(errors, scatter)
 
     def _scatter(self) -> Float64 | None:
-        """Return the standard deviation among members of one size, shape of `GRID`, smoothed.
+        """Return the standard deviation among repeats of one run, shape of `GRID`, smoothed.
 
         Each member's level over the later half of training is taken out first: its divisor's error
         is stated apart.
         """
         level = self._shapes[:, GRID >= 0.5].mean(axis=1)
-        groups: dict[int | None, list[int]] = {}
+        groups: dict[tuple[float, ...], list[int]] = {}
         for i, member in enumerate(self.members):
-            groups.setdefault(member.params, []).append(i)
+            same = (member.params, member.tpp, member.tau)
+            if member.params is not None:  # else nothing says that they are repeats
+                key = tuple(round(math.log(v), 1) if v else -1.0 for v in same)
+                groups.setdefault(key, []).append(i)
         squares, freedom = np.zeros(GRID.size), 0
         for rows in groups.values():
             if len(rows) > 1:
@@ -392,7 +430,17 @@ def make_member(
         error = np.hypot(sigma, _between(np.log(t), y))
     values[t[0] > GRID * (1.0 + 1e-9)] = np.nan
     final = float(np.exp(level)) + offset
-    return Member(facts.run, facts.name, facts.params, final, values - level, error, level_error)
+    return Member(
+        facts.run,
+        facts.name,
+        facts.params,
+        final,
+        values - level,
+        error,
+        level_error,
+        facts.tpp,
+        facts.tau,
+    )
 
 
 def _between(x: Float64, y: Float64) -> Float64:

@@ -49,6 +49,8 @@ class _Member(_Strict):
     params: Annotated[int, Field(gt=0)] | None
     final: Positive
     final_error: Annotated[float, Field(allow_inf_nan=False, ge=0)]
+    tpp: Positive | None
+    tau: Positive | None
     shape: list[Finite | None]
     error: list[Finite | None]
 
@@ -114,6 +116,8 @@ def dump_reference(reference: Reference) -> str:
             "params": m.params,
             "final": m.final,
             "final_error": m.final_error,
+            "tpp": m.tpp,
+            "tau": m.tau,
             "shape": _numbers(m.shape),
             "error": _numbers(m.error),
         }
@@ -165,6 +169,8 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
             _row(m.shape, grid),
             _row(m.error, grid),
             m.final_error,
+            m.tpp,
+            m.tau,
         )
         for m in read.members
     )

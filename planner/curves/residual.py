@@ -13,10 +13,10 @@ A residual counts as a deviation when it is beyond what noise and size explain t
 - own noise: of a mean over the window, from the run's residuals themselves, correlated or not
   (`planner.curves.noise`);
 - divisor and reference: the standard errors of both;
-- drift: the change of shape with size that is not known (`Reference.drift`), relative to the
-  stretch that the divisor was aligned on;
+- drift: what the shape may change by with a size, TPP and tau that are not quite the reference's
+  (`Reference.drift`), relative to the stretch that the divisor was aligned on;
 - z: such that a healthy run is called with probability alpha over its whole length, both signs and
-  all windows counted.
+  all windows counted, and that the noise itself is estimated from few points.
 """
 
 from __future__ import annotations
@@ -93,17 +93,18 @@ def residuals(
     mean, time, known = binned.rows(rows)
     curve, wander, drift = (np.full_like(mean, np.nan) for _ in range(3))
     starts = np.full(rows.size, JUDGED_FROM)
-    alike: dict[tuple[int, int | None], list[int]] = {}
+    alike: dict[tuple[int, int | None, float | None, float | None], list[int]] = {}
     for i, (row, reference) in enumerate(zip(rows.tolist(), references, strict=True)):
-        alike.setdefault((id(reference), binned.facts[row].params), []).append(i)
+        facts = binned.facts[row]
+        alike.setdefault((id(reference), facts.params, facts.tpp, facts.tau), []).append(i)
         warmups = [s.warmup for s in (binned.schedules[row], reference.schedule) if s is not None]
         starts[i] = max(JUDGED_FROM, reference.start, *(2.0 * w for w in warmups))
-    for (_, params), places in alike.items():
+    for (_, params, tpp, tau), places in alike.items():
         reference = references[places[0]]
         at = time[places]
         curve[places] = reference.at(at, params)[0]
         wander[places] = reference.wander(at, params)
-        drift[places] = reference.drift(at, params)
+        drift[places] = reference.drift(at, params, tpp=tpp, tau=tau)
     usable = known & np.isfinite(curve) & (time >= starts[:, None] - 1e-9)
     raw, time, wander, drift, points = _packed(mean - curve, time, wander, drift, usable)
     logged = np.minimum(binned.logged[rows], 1.0)
@@ -123,7 +124,7 @@ def residuals(
         (long_run**2 / width + error**2 + aligned_wander**2)[:, None] + np.nan_to_num(wander) ** 2
     )
     noise[np.isnan(time)] = np.nan
-    z = quantile(alpha)
+    z = quantile(alpha, points)[:, None]
     allowed = z * noise + 2.0 * np.abs(drift - aligned_drift[:, None])
     with np.errstate(invalid="ignore"):
         beyond = np.abs(smooth) > allowed
@@ -142,13 +143,16 @@ def residuals(
     )
 
 
-def quantile(alpha: float) -> float:
+def quantile(alpha: float, points: Int64) -> Float64:
     """Return the z that a healthy run passes anywhere, either way, with probability alpha.
 
-    Two windows for each that fits into the judged training: overlapping ones add chances.
+    Two windows for each that fits into the judged training: overlapping ones add chances. Student's
+    t for the noise's own error, by the first term of its expansion about the normal quantile
+    (Fisher 1926); second differences of n points have about n / 3 degrees of freedom.
     """
     chances = 2.0 * (1.0 - JUDGED_FROM) / WINDOW
-    return NormalDist().inv_cdf(1.0 - alpha / (2.0 * chances))
+    z = NormalDist().inv_cdf(1.0 - alpha / (2.0 * chances))
+    return np.asarray(z + (z**3 + z) / (4.0 * np.maximum(points / 3.0, 1.0)))
 
 
 def _packed(
@@ -182,14 +186,12 @@ def _aligned(raw: Float64, inside: Bool, noise: Float64) -> tuple[Float64, Float
     guess[used] = np.nanmedian(masked[used], axis=1)
     ratios = np.exp(masked[used] - guess[used, None])
     delta = np.where(np.isfinite(noise[used]), np.maximum(1.345 * noise[used], 1e-6), 0.01)
-    found = align(ratios, np.ones((1, raw.shape[1])), method=Method.HUBER, delta=delta, errors=True)
+    found = align(ratios, np.ones((1, raw.shape[1])), method=Method.HUBER, delta=delta)
     good = found.status[:, 0] == Status.OK
-    divisor = np.where(good, found.divisor[:, 0], 1.0)
-    level[used] = guess[used] + np.log(divisor)
-    errors = found.error[:, 0] if found.error is not None else np.full(divisor.size, np.nan)
-    # few points in the window: at least what the run's own noise says
-    own = noise[used] / np.sqrt(np.count_nonzero(inside[used], axis=1))
-    error[used] = np.fmax(np.where(good, errors, np.nan), own)
+    level[used] = guess[used] + np.log(np.where(good, found.divisor[:, 0], 1.0))
+    # From the run's own noise. The kernel's own error would take a residual that runs away within
+    # the window, which is what is looked for, for noise.
+    error[used] = noise[used] / np.sqrt(np.count_nonzero(inside[used], axis=1))
     return level, error
 
 

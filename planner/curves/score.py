@@ -13,7 +13,7 @@ is logged, or the noise would hide what the paper's sick run showed.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from planner.curves.bands import Band, grouping, make_bands
 from planner.curves.bins import Binned, bin_batch, join
 from planner.curves.blowup import Blowup, find_blowups
+from planner.curves.causes import Deviations, likely_causes
 from planner.curves.errors import CurveError
 from planner.curves.family import Collapse, Outsider, collapse, outsiders
 from planner.curves.load import Loader
+from planner.curves.outliers import HardBatch, hard_batches
 from planner.curves.reference import Member, Reference, make_member, schedule_kinks
 from planner.curves.residual import LEAST_POINTS, WINDOW, residuals
 from planner.curves.verdict import Cause, Verdict, judge
@@ -103,6 +105,7 @@ class Scored:
         references: The reference of each band that has one, by label.
         collapse: How well each band of two or more finished runs collapses, by label.
         outsiders: Runs that will not collapse, by name.
+        hard_batches: Steps at which several runs have an outlier, by step.
     """
 
     metric: str
@@ -112,6 +115,7 @@ class Scored:
     references: dict[str, Reference]
     collapse: dict[str, Collapse]
     outsiders: tuple[Outsider, ...]
+    hard_batches: tuple[HardBatch, ...]
 
     @property
     def deviating(self) -> tuple[RunScore, ...]:
@@ -225,8 +229,17 @@ def score_binned(
         rows = np.array([row for row, _ in some], np.int64)
         found = residuals(binned, rows, [against for _, against in some], alpha=alpha)
         judged = judge(found, np.minimum(binned.logged[rows], 1.0), finished[rows])
+        off = [i for i, said in enumerate(judged) if said["verdict"] == "deviating"]
+        if off:
+            against_of = [some[i][1] for i in off]
+            causes = _causes(binned, rows[off].tolist(), against_of, found.long_run[off])
+            for i, cause in zip(off, causes, strict=True):
+                judged[i]["causes"] = cause
         for (row, against), said in zip(some, judged, strict=True):
             scores[row] = RunScore(**{**bare(row), **said}, reference=against.name)
+    for band in bands:
+        if reference is None and band.label in references:
+            _unsettled(references[band.label], binned, band, scores)
     well = finished.copy()
     well[list(blown)] = False
     quality = {
@@ -245,6 +258,7 @@ def score_binned(
         references,
         quality,
         tuple(outsiders(binned.facts, bands, by_id)),
+        hard_batches(binned),
     )
 
 
@@ -324,6 +338,57 @@ def _comparable(
     if against is None:
         return None, "it is the only finished run of its band: the reference itself"
     return against, ""
+
+
+def _unsettled(made: Reference, binned: Binned, band: Band, scores: dict[int, RunScore]) -> None:
+    """Take back what two runs that make a reference say of each other: nothing tells which is sick.
+
+    Of two sizes the smaller is trusted, as the paper does.
+    """
+    sizes = {member.run: member.params for member in made.members}
+    if len(sizes) != 2:
+        return
+    rows = [row for row in band.rows if binned.facts[row].run in sizes and row in scores]
+    known = [size for size in sizes.values() if size is not None]
+    different = len(set(known)) == 2
+    for row in rows:
+        score = scores[row]
+        if score.verdict != "deviating" or (different and binned.facts[row].params != min(known)):
+            continue
+        other = next((scores[r].name for r in rows if r != row), "the other")
+        if different:
+            reason = f"it is the smallest of its band and makes the reference; {other} differs"
+        else:
+            reason = f"it and {other} differ: {score.reason}; nothing tells which is at fault"
+        scores[row] = replace(score, verdict="undecidable", since=None, reason=reason, causes=())
+
+
+def _causes(
+    binned: Binned, rows: list[int], references: list[Reference], noise: NDArray[np.float64]
+) -> list[tuple[Cause, ...]]:
+    """Return the likely causes of some runs' deviations."""
+    mean, time, known = binned.rows(np.array(rows))
+    curve = np.array(
+        [
+            reference.at(t, binned.facts[row].params)[0]
+            for row, t, reference in zip(rows, time, references, strict=True)
+        ]
+    )
+    facts = [binned.facts[row] for row in rows]
+    return likely_causes(
+        Deviations(
+            residual=np.where(known, mean - curve, np.nan),
+            curve=curve,
+            noise=noise,
+            facts=facts,
+            schedules=[binned.schedules[row] for row in rows],
+            references=references,
+            restarts=[
+                [step / binned.horizon[row] for step in f.boundaries]
+                for row, f in zip(rows, facts, strict=True)
+            ],
+        )
+    )
 
 
 def _bare(

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from planner.curves import CurveError, Smoothing, normalize
-from planner.curves.noise import haar_noise, long_run_noise, point_noise
+from planner.curves.noise import long_run_noise, point_noise, stretch_noise
 from planner.curves.normalize import BY_SEQUENCES, BY_STEPS, final_loss, irreducible_loss
 from tests.curves.made import curve, shape
 
@@ -109,10 +109,10 @@ def test_point_noise_is_not_fooled_by_trend_or_spikes() -> None:
     assert np.isnan(point_noise(np.ones(3)))
 
 
-def test_haar_noise_of_white_and_of_correlated_noise() -> None:
+def test_stretch_noise_of_white_and_of_correlated_noise() -> None:
     rng = np.random.default_rng(2)
     white = rng.normal(0.0, 1.0, (20, 2048))
-    found = haar_noise(white)
+    found = stretch_noise(white)
     np.testing.assert_allclose(found.mean(axis=0), 1.0 / np.sqrt([1, 2, 4, 8, 16, 32]), rtol=0.08)
     rho = 0.7
     red = np.empty_like(white)
@@ -130,6 +130,6 @@ def test_noise_with_gaps() -> None:
     rows = rng.normal(0.0, 1.0, (4, 400))
     rows[0, 100:130] = np.nan
     rows[1, 20:] = np.nan
-    found = haar_noise(rows)
+    found = stretch_noise(rows)
     assert found[0, 0] == pytest.approx(1.0, rel=0.25)
     assert np.isnan(found[1, 3])
