@@ -11,10 +11,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.curves.bands import SCHEDULE_TOLERANCE, TAU_TOLERANCE, TPP_TOLERANCE
+from planner.curves.bands import SCHEDULE_TOLERANCE
 from planner.curves.curve import Curve
 from planner.curves.forecast.prefix import UndecidableError, usable
-from planner.curves.reference import GRID, Member, Reference
+from planner.curves.reference import GRID, TAU_TOLERANCE, TPP_TOLERANCE, Member, Reference
 from planner.curves.schedule import Schedule
 
 Float64 = NDArray[np.float64]
