@@ -38,7 +38,7 @@ def family(**kwargs: float) -> list[Curve]:
 
 def test_a_larger_size_is_met() -> None:
     found = forecast_run(member(BIG), Pool.of(family()), at=0.2)
-    assert found.method == "collapse"
+    assert found.method == "combined"
     assert found.final == pytest.approx(found.actual, rel=0.003)
     assert found.low is not None
     assert found.high is not None
@@ -64,7 +64,7 @@ def test_averaging_is_biased_where_shapes_drift() -> None:
 def test_units_of_the_loss(factor: float) -> None:
     runs = [*family(), member(BIG)]
     scaled = [replace(c, values=factor * c.values) for c in runs]
-    for name in ("collapse", "mean", "power-law", "size-law", "current"):
+    for name in ("combined", "collapse", "mean", "power-law", "size-law", "current"):
         before = forecast_run(runs[-1], Pool.of(runs), at=0.2, method=name)
         after = forecast_run(scaled[-1], Pool.of(scaled), at=0.2, method=name)
         assert after.final == pytest.approx(factor * before.final, rel=1e-6)
@@ -188,8 +188,8 @@ class TestReference:
         reference = Reference.build(family())
         methods = METHODS | {"collapse": Collapse(reference=reference)}
         run = member(BIG)
-        found = forecast_run(run, Pool.of([]), at=0.2, methods=methods)
-        same = forecast_run(run, Pool.of(family()), at=0.2)
+        found = forecast_run(run, Pool.of([]), at=0.2, method="collapse", methods=methods)
+        same = forecast_run(run, Pool.of(family()), at=0.2, method="collapse")
         assert found.final is not None
         assert found.final == pytest.approx(same.final, rel=1e-3)
         assert found.low is not None
@@ -200,7 +200,7 @@ class TestReference:
     def test_a_reference_of_another_band_is_refused(self) -> None:
         reference = Reference.build(family(tpp=80.0))
         methods = METHODS | {"collapse": Collapse(reference=reference)}
-        found = forecast_run(member(BIG), Pool.of([]), at=0.2, methods=methods)
+        found = forecast_run(member(BIG), Pool.of([]), at=0.2, method="collapse", methods=methods)
         assert found.final is None
         assert "the reference is of another" in found.why
 
@@ -209,6 +209,29 @@ def test_the_run_itself_is_never_its_reference() -> None:
     runs = [*family(), member(BIG)]
     found = forecast_run(runs[-1], Pool.of(runs), at=0.3)
     assert "run-3000000000" not in found.references
+
+
+def test_early_the_law_of_the_size_counts_later_the_curve() -> None:
+    run, pool = member(BIG, noise=0.01), Pool.of(family(noise=0.01))
+    shares = []
+    for at in (0.06, 0.7):
+        found = {
+            m: forecast_run(run, pool, at=at, method=m)
+            for m in ("combined", "collapse", "size-law")
+        }
+        finals = {name: f.final for name, f in found.items()}
+        assert None not in finals.values()
+        low, high = sorted((np.log(finals["collapse"]), np.log(finals["size-law"])))
+        assert low <= np.log(finals["combined"]) <= high
+        shares.append(int(found["combined"].why.split("for ")[1].split("%")[0]))
+    assert shares[0] < shares[1]
+
+
+def test_two_sizes_do_not_tell_how_far_a_law_of_the_size_errs() -> None:
+    pool = Pool.of(family()[:2])
+    found = forecast_run(member(BIG), pool, at=0.3)
+    assert found.method == "collapse"
+    assert found.final == forecast_run(member(BIG), pool, at=0.3, method="collapse").final
 
 
 def test_one_reference_has_a_wide_interval() -> None:

@@ -3,10 +3,11 @@
 `forecast_runs` forecasts the runs of an archive, `forecast_run` one curve from a `Pool` of finished
 ones. Which of `METHODS`:
 
-- ``collapse``: the band has finished smaller sizes (same tokens per parameter, schedule, tau).
+- ``combined``: the band has finished smaller sizes (same tokens per parameter, schedule, tau);
+  ``collapse`` and ``size-law`` together.
 - ``schedule-law``: runs differ in schedule, length or learning rate.
 - ``surrogate``, ``multi-power-law``: a fitted law is there, `law_methods`.
-- ``mean``, ``power-law``, ``size-law``, ``current``: what those are compared with.
+- ``mean``, ``power-law``, ``current``: what those are compared with.
 - ``auto``: what did best in back-tests on finished runs.
 """
 

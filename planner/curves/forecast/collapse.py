@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from planner.curves.curve import Curve
 from planner.curves.forecast.method import Estimate, Pool, band, fits_reference
-from planner.curves.forecast.prefix import WINDOW, UndecidableError, last_fifth, usable
+from planner.curves.forecast.prefix import WINDOW, UndecidableError, last_fifth, local_noise, usable
 from planner.curves.reference import GRID, SIZE_DRIFT, Member, Reference
 from planner.curves.shape import CURVATURE, size_weights
 
@@ -110,7 +110,7 @@ def _of_band(found: Pool, window: Float64) -> _Basis:
     # the more points a run logged of the stretch, the more is known of it there
     middle, half = window.mean(), np.ptp(window) / 2 + 1e-12
     points = [np.count_nonzero(abs(c.fraction - middle) <= half) for c in found.curves]
-    final = [_local_noise(*usable(curve), 0.85, 1.0) ** 2 for curve in found.curves]
+    final = [local_noise(*usable(curve), 0.85, 1.0) ** 2 for curve in found.curves]
     return _Basis(
         [found.member(curve) for curve in found.curves],
         np.maximum(points, 1).astype(np.float64),
@@ -156,7 +156,7 @@ def _error(prefix: Curve, basis: _Basis, shape: Float64, log_final: float) -> fl
     size = float(prefix.facts.params or 0)
     weights = basis.weights(size)
     points = last_fifth(prefix, least=_LEAST_POINTS)[0].size
-    white = _local_noise(*usable(prefix), 0.5 * at, at) ** 2 / points
+    white = local_noise(*usable(prefix), 0.5 * at, at) ** 2 / points
     wander = _wander(basis.members, at) if len(basis.sizes) > 1 else 0.0
     variance = (1.0 + float(weights @ weights)) * (white + basis.final_variance + wander**2)
     if len(basis.sizes) > 2:
@@ -208,16 +208,3 @@ def _wander(members: list[Member], at: float) -> float:
         means = np.convolve(rest, np.full(width, 1.0 / width), "valid")
         found.append(float(np.mean(means[near] ** 2)) / 2.0)
     return float(np.sqrt(np.mean(found)))
-
-
-def _local_noise(times: Float64, logs: Float64, low: float, high: float, least: int = 8) -> float:
-    """Return the standard deviation of points about the line through their two neighbours."""
-    if times.size < 5:
-        return float("nan")
-    share = (times[2:] - times[1:-1]) / (times[2:] - times[:-2])
-    rest = logs[1:-1] - (share * logs[:-2] + (1.0 - share) * logs[2:])
-    variance = rest**2 / (1.0 + share**2 + (1.0 - share) ** 2)
-    chosen = np.flatnonzero((times[1:-1] >= low) & (times[1:-1] <= high))
-    if chosen.size < least:
-        chosen = np.argsort(np.abs(times[1:-1] - (low + high) / 2.0), kind="stable")[:least]
-    return float(np.sqrt(np.mean(variance[chosen])))

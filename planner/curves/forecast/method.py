@@ -34,6 +34,7 @@ class Estimate:
         why: What was done, in a few words.
         apart: The part of the error that is a run's own, which moves it against other runs of its
             size; None if the method cannot tell it apart.
+        by: Name of the method that it is in the end; None if it is what was asked.
     """
 
     log_final: float
@@ -41,6 +42,7 @@ class Estimate:
     references: tuple[str, ...]
     why: str
     apart: float | None = None
+    by: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -62,3 +62,27 @@ def learning_rates(curve: Curve) -> Float64:
         rates[:warmup] = np.minimum(rates[:warmup], curve.facts.lr * steps[:warmup] / warmup)
     rates[0] = max(rates[0], 1e-9 * curve.facts.lr)
     return np.asarray(rates)
+
+
+def local_noise(times: Float64, logs: Float64, low: float, high: float, *, least: int = 8) -> float:
+    """Return the standard deviation of points about the line through their two neighbours.
+
+    Args:
+        times: Fractions of training, rising, shape ``(points,)``.
+        logs: Log losses there.
+        low: The points from here,
+        high: to here count,
+        least: or so many around the middle of it.
+
+    Returns:
+        Not-a-number below five points.
+    """
+    if times.size < 5:
+        return float("nan")
+    share = (times[2:] - times[1:-1]) / (times[2:] - times[:-2])
+    rest = logs[1:-1] - (share * logs[:-2] + (1.0 - share) * logs[2:])
+    variance = rest**2 / (1.0 + share**2 + (1.0 - share) ** 2)
+    chosen = np.flatnonzero((times[1:-1] >= low) & (times[1:-1] <= high))
+    if chosen.size < least:
+        chosen = np.argsort(np.abs(times[1:-1] - (low + high) / 2.0), kind="stable")[:least]
+    return float(np.sqrt(np.mean(variance[chosen])))

@@ -13,6 +13,7 @@ from planner.curves.curve import Curve
 from planner.curves.errors import CurveError
 from planner.curves.forecast.choose import back_tests, choose
 from planner.curves.forecast.collapse import Collapse
+from planner.curves.forecast.combined import Combined
 from planner.curves.forecast.interval import interval
 from planner.curves.forecast.law_shape import MULTI_POWER, SURROGATE, law_methods
 from planner.curves.forecast.method import Method, Pool
@@ -34,6 +35,7 @@ LEAST_FRACTION = 0.05
 """Below this fraction of training nothing is said: 2 % of a log tells no final loss."""
 
 _ALL: tuple[Method, ...] = (
+    Combined(),
     Collapse(),
     Collapse("mean", extrapolate=False),
     SizeLaw(),
@@ -45,7 +47,7 @@ METHODS: dict[str, Method] = {method.name: method for method in _ALL}
 """What needs no law; laws add ``surrogate`` and ``multi-power-law``."""
 # in the order of preference; the others are there to compare with, or by name
 _AUTOMATIC = (
-    *("collapse", SURROGATE, "schedule-law", MULTI_POWER),
+    *("combined", "collapse", SURROGATE, "schedule-law", MULTI_POWER),
     *("mean", "size-law", "power-law"),
 )
 
@@ -130,7 +132,7 @@ def forecast_runs(
         raise CurveError(f"got {level:g}, wanted a probability between 0 and 1", field="--level")
     methods = METHODS | law_methods(laws or {})
     if isinstance(references, Reference):
-        methods |= {"collapse": Collapse(reference=references)}
+        methods |= dict.fromkeys(("combined", "collapse"), Collapse(reference=references))
     check_method(method, methods)
     curves = named_curves(archive, metric=metric, plans=plans)
     chosen = _named(curves, runs, "RUN") if runs else curves
@@ -233,7 +235,7 @@ def forecast_run(
         if not any(test.errors for test in tests.values()):
             # nothing has shown that it works here, but for laws that the user vouches for
             vouched = (SURROGATE, MULTI_POWER)
-            order = tuple(methods[n] for n in ("collapse", *vouched) if n in methods)
+            order = tuple(methods[n] for n in ("combined", *vouched) if n in methods)
     else:
         order = (methods[method],)
         tests, because = back_tests(prefix, others, order), "asked for"
@@ -255,7 +257,7 @@ def forecast_run(
             low,
             high,
             level,
-            one.name,
+            estimate.by or one.name,
             f"{estimate.why}; {because}",
             estimate.references,
             actual,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from planner.curves.curve import Curve
 from planner.curves.forecast.method import Estimate, Pool, band, names
-from planner.curves.forecast.prefix import UndecidableError, usable
+from planner.curves.forecast.prefix import UndecidableError, local_noise, usable
+from planner.curves.shape import CURVATURE, size_weights
 from planner.kernel import Ragged
 from planner.kernel.fits import fit_power
 
@@ -48,21 +50,41 @@ class PowerLaw:
 
 @dataclass(frozen=True, slots=True)
 class SizeLaw:
-    """A line in log N through the logarithms of the band's final losses; the curve is not used."""
+    """The band's log final losses, extrapolated in log N; the run's own curve is not used.
+
+    Attributes:
+        name: Of the method.
+        curvature: How much of the curvature through three or more sizes is believed; 0: a line.
+    """
 
     name: str = "size-law"
+    curvature: float = CURVATURE
 
     def estimate(self, prefix: Curve, pool: Pool) -> Estimate:
         """See `planner.curves.forecast.method.Method`."""
         found = band(prefix, pool)
-        if len(found.sizes) < 2:
-            raise UndecidableError("a line in log N needs two finished sizes")
+        count = len(found.sizes)
+        if count < 2:
+            raise UndecidableError("a law of the size needs two finished sizes")
+        size = float(prefix.facts.params or 0)
         members = [found.member(curve) for curve in found.curves]
-        z = np.log([float(m.params or 0) / float(prefix.facts.params or 0) for m in members])
+        sizes = [float(m.params or 0) for m in members]
         logs = np.log([m.final for m in members])
-        log_final = float(np.polynomial.polynomial.polyfit(z, logs, 1)[0])
+        weights = size_weights(sizes, size, curvature=self.curvature)
+        error = None
+        if count > 2:  # two sizes do not tell the curvature
+            curved = size_weights(sizes, size, curvature=1.0) - size_weights(
+                sizes, size, curvature=0.0
+            )
+            noise = np.mean([local_noise(*usable(c), 0.85, 1.0) ** 2 for c in found.curves])
+            variance = (1.0 + float(weights @ weights)) * float(noise)
+            variance += (max(self.curvature, 1.0 - self.curvature) * float(curved @ logs)) ** 2
+            error = math.sqrt(variance) if math.isfinite(variance) else None
         return Estimate(
-            log_final, None, names(found.curves), f"a line in log N, {len(found.sizes)} sizes"
+            float(weights @ logs),
+            error,
+            names(found.curves),
+            f"final losses of {count} sizes extrapolated in log N",
         )
 
 
