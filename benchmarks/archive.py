@@ -1,6 +1,7 @@
 """How fast, and in how much memory, logs of thousands of runs become an archive.
 
-    python benchmarks/archive.py [--runs 10000] [--points 2000] [--scale N ...] [--json] [--check]
+    python benchmarks/archive.py [--runs 10000] [--points 2000] [--scale N ...]
+                                 [--scale-formats csv ...] [--json] [--check]
 
 Synthetic runs in mixed formats (CSV, JSON lines, modded-nanoGPT and Megatron-LM text) are written
 to a temporary folder. Measured, each as whole processes:
@@ -100,11 +101,11 @@ ROWS: dict[str, Callable[[int, float, float, float, int], str]] = {
 SERIES = {"csv": 3, "jsonl": 3, "txt": 1, "out": 6}
 
 
-def write_logs(folder: Path, runs: int, points: int) -> dict[str, int]:
+def write_logs(folder: Path, runs: int, points: int, mix: dict[str, int] = MIX) -> dict[str, int]:
     """Write the logs, a hundred to a folder; return how many there are of each format."""
-    kinds = [kind for kind, share in MIX.items() for _ in range(share)]
+    kinds = [kind for kind, share in mix.items() for _ in range(share)]
     bodies: dict[str, list[str]] = {}
-    for kind in MIX:
+    for kind in mix:
         bodies[kind] = [
             "\n".join(
                 ROWS[kind](step + 1, *values, points)
@@ -112,7 +113,7 @@ def write_logs(folder: Path, runs: int, points: int) -> dict[str, int]:
             )
             for curve in curves(points)
         ]
-    count = dict.fromkeys(MIX, 0)
+    count = dict.fromkeys(mix, 0)
     for i in range(runs):
         kind = kinds[i % len(kinds)]
         first = ROWS[kind](0, 10 + i / runs, 1e-3, 1.0, points)
@@ -234,6 +235,9 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--points", type=int, default=2_000)
     parser.add_argument("--scale", type=int, nargs="*", default=[])
+    parser.add_argument(
+        "--scale-formats", nargs="*", choices=list(MIX), help="formats of --scale; default: all"
+    )
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--folder", help="where to write; default: a temporary folder")
     parser.add_argument("--json", action="store_true")
@@ -280,7 +284,8 @@ def main() -> None:
         shutil.rmtree(work / "all")
         result["scale"] = [whole]
         for runs in options.scale:
-            count = write_logs(logs, runs, options.points)
+            mix = {kind: MIX[kind] for kind in options.scale_formats or MIX}
+            count = write_logs(logs, runs, options.points, mix)
             item = ingest(logs, work / "all", runs, expected(count, options.points))
             item["list_s"] = min(command("runs", str(work / "all"))[0] for _ in range(2))
             item["bulk"] = read_curves(work / "all", runs, options.points)

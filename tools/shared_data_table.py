@@ -19,10 +19,11 @@ from planner.archive import Archive, ingest, list_runs, read_mapping
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "archive.md"
 START, END = "<!-- made by tools/shared_data_table.py -->", "<!-- end -->"
-LADDER = ROOT / "examples" / "mappings" / "olmo_ladder.yaml"
+MAPPINGS = ROOT / "examples" / "mappings"  # a file for each folder with private column names
 # The loss that a folder's README tells the final value of, where it is not the training loss.
 METRICS = {
     "olmo_ladder": "eval/c4_en-validation/loss",
+    "overtrain_testbed": "eval/c4/loss",
     "wsd_cosine_llama": "final_val_loss",
     "nanogpt_speedrun": "eval/validation/loss",
     "algoperf_wmt": "eval/validation/loss",
@@ -35,7 +36,9 @@ def rows(data: Path) -> list[tuple[str, ...]]:
     with tempfile.TemporaryDirectory() as work:
         for folder in sorted(path for path in data.iterdir() if path.is_dir()):
             archive = Path(work) / folder.name
-            report = ingest([folder], archive, mapping=read_mapping(LADDER))
+            rules = MAPPINGS / f"{folder.name}.yaml"
+            mapping = read_mapping(rules) if rules.exists() else None
+            report = ingest([folder], archive, mapping=mapping)
             runs = list_runs(Archive(archive))
             if not runs:
                 continue
@@ -75,6 +78,7 @@ def _of_note(runs: list[dict[str, Any]]) -> str:
         "with values that are not finite": sum(
             any(s["nonfinite"] for s in run["series"]) for run in runs
         ),
+        "diverged": sum(run["diverged_step"] is not None for run in runs),
         "with TPP": sum(run["tpp"] is not None for run in runs),
         "with tau": sum(run["tau"] is not None for run in runs),
     }

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
     from planner.archive.errors import ArchiveError as ArchiveError
     from planner.archive.errors import LogError as LogError
     from planner.archive.errors import MappingError as MappingError
+    from planner.archive.front import Progress as Progress
+    from planner.archive.front import Report as Report
+    from planner.archive.front import ingest as ingest
     from planner.archive.intake import Inspected as Inspected
-    from planner.archive.intake import Progress as Progress
-    from planner.archive.intake import Report as Report
-    from planner.archive.intake import ingest as ingest
     from planner.archive.intake import inspect as inspect
     from planner.archive.listing import list_runs as list_runs
     from planner.archive.mapping import read_mapping as read_mapping
+    from planner.archive.policies import Policy as Policy
+    from planner.archive.policies import read_policy as read_policy
     from planner.archive.readers.protocol import Log as Log
     from planner.archive.readers.protocol import Reader as Reader
     from planner.archive.record import Column as Column
@@ -44,16 +46,18 @@ _EXPORTS = {
     "LoggedRun": "record",
     "Mapping": "rules",
     "MappingError": "errors",
-    "Progress": "intake",
+    "Policy": "policies",
+    "Progress": "front",
     "Ragged": "batches",
     "Reader": "readers.protocol",
-    "Report": "intake",
+    "Report": "front",
     "RowCollector": "record",
     "Table": "record",
-    "ingest": "intake",
+    "ingest": "front",
     "inspect": "intake",
     "list_runs": "listing",
     "read_mapping": "mapping",
+    "read_policy": "policies",
 }
 
 __all__ = [*_EXPORTS]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+import math
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,18 +12,20 @@ import numpy as np
 from planner.archive.errors import LogError
 from planner.archive.metadata import FACTS, Metadata
 from planner.archive.names import canonical_names, default_metric, printable, run_name, unit_of
+from planner.archive.points_file import Stored
 from planner.archive.policies import Repaired, Series, repair
 from planner.archive.readers import reader_named
 from planner.archive.readers.protocol import Log
 from planner.archive.rules import canonical_json
-from planner.archive.store import Stored
 from planner.archive.survey import unexpected
 from planner.archive.unite import Part, unite
 
 if TYPE_CHECKING:
-    from planner.archive.record import LoggedRun
+    from planner.archive.ahead import Ahead
+    from planner.archive.record import LoggedRun, Values
     from planner.archive.survey import Surveyed
 
+_VERSION = 2  # raised when what readers return becomes other runs, so that logs are read again
 _MAX_SERIES = 20_000
 _MAX_NOTES = 50
 
@@ -51,9 +54,9 @@ class Group:
         """Digest of all that decides how the files are read, besides their bytes."""
         parts = [
             (
-                (item.reader, item.version),
+                (item.reader, item.version, _VERSION),
                 (item.applied.facts, item.applied.fields),
-                (item.applied.policy.duplicates, item.applied.policy.restarts),
+                tuple(asdict(item.applied.policy).values()),
                 (item.sidecar.declared, item.sidecar.said, item.sidecar.digest),
             )
             for item in self.files
@@ -85,15 +88,22 @@ def unit_id(key: str, extra: str = "") -> str:
     return digest[:2] + other[2:]
 
 
-def assemble(group: Group) -> Assembled:
-    """Read the files of a group; what cannot be read is said, not raised."""
+def assemble(group: Group, ahead: Ahead | None = None) -> Assembled:
+    """Read the files of a group; what cannot be read is said, not raised.
+
+    Args:
+        group: The files.
+        ahead: What of them, and of other groups, is read together; each is read by itself if None.
+    """
     result = Assembled()
     by_label: dict[str, list[tuple[Surveyed, LoggedRun]]] = {}
     for item in group.files:
         name = printable(item.source.name)
         try:
-            reader = reader_named(item.reader)
-            logged = reader.read(Log(item.source.fresh(), dict(item.applied.fields)))
+            logged = ahead.take(item) if ahead is not None else None
+            if logged is None:
+                reader = reader_named(item.reader)
+                logged = reader.read(Log(item.source.fresh(), dict(item.applied.fields)))
             if not any(
                 len(table.steps) and table.columns for run in logged for table in run.tables
             ):
@@ -145,6 +155,7 @@ def _run(group: Group, label: str, logged: list[tuple[Surveyed, LoggedRun]]) -> 
     starts += [boundary for name in names for boundary in series[name].boundaries]
     rows = [_series_row(n, series[n]) for n in names]
     metric = default_metric(names)
+    final, diverged_step = (None, None) if metric is None else _ending(series[metric].series)
     row: dict[str, Any] = {
         "run": run_id.hexdigest()[:16],
         "name": printable(name),
@@ -155,7 +166,8 @@ def _run(group: Group, label: str, logged: list[tuple[Surveyed, LoggedRun]]) -> 
             (printable(r.resumed_from) for _, r in logged if r.resumed_from), None
         ),
         "metric": metric,
-        "final": next((item["last"] for item in rows if item["name"] == metric), None),
+        "final": final,
+        "diverged_step": diverged_step,
         "points": sum(len(s.steps) for s in first),
         "first_step": min(int(s.steps[0]) for s in first),
         "last_step": max(int(s.steps[-1]) for s in first),
@@ -171,11 +183,9 @@ def _run(group: Group, label: str, logged: list[tuple[Surveyed, LoggedRun]]) -> 
         "readers": sorted({f"{item.reader}/{item.version}" for item, _ in logged}),
         "policy": canonical_json(
             {
-                "duplicates": policy.duplicates,
-                "restarts": policy.restarts,
+                **asdict(policy),
                 "order": "by step",
                 "out_of_order": any(repaired.out_of_order for repaired in done),
-                "nonfinite": "missing",
                 "tokens_fell": sum(repaired.tokens_fell for repaired in done),
             }
         ),
@@ -238,7 +248,6 @@ def _metadata(logged: list[tuple[Surveyed, LoggedRun]], series: dict[str, Series
 
 def _series_row(name: str, kept: Part) -> dict[str, Any]:
     series = kept.series
-    finite = np.flatnonzero(np.isfinite(series.values))
     return {
         "name": name,
         "logged_as": printable(kept.logged_as),
@@ -250,11 +259,27 @@ def _series_row(name: str, kept: Part) -> dict[str, Any]:
         "superseded": series.superseded,
         "first_step": int(series.steps[0]),
         "last_step": int(series.steps[-1]),
-        "first": float(series.values[finite[0]]) if len(finite) else None,
-        "last": float(series.values[finite[-1]]) if len(finite) else None,
+        "first": _first_finite(series.values),
+        "last": _first_finite(series.values[::-1]),
         "decimals": series.decimals,
         "window": series.window,
     }
+
+
+def _ending(series: Series) -> tuple[float | None, int | None]:
+    """Return the last value, or else the step from which on no value is finite."""
+    lost = ~np.isfinite(series.values)
+    if not lost[-1]:
+        return float(series.values[-1]), None
+    finite = np.flatnonzero(~lost)
+    return None, int(series.steps[finite[-1] + 1 if len(finite) else 0])
+
+
+def _first_finite(values: Values) -> float | None:
+    if math.isfinite(values[0]):
+        return float(values[0])
+    finite = np.flatnonzero(np.isfinite(values))
+    return float(values[finite[0]]) if len(finite) else None
 
 
 def _joined(series: list[Series]) -> tuple[Any, Any, Any, Any]:

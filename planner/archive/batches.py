@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.archive.errors import ArchiveError
+from planner.archive.tables import short
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -133,8 +134,7 @@ def _row_groups(file: Path, names: list[str], runs: Collection[str] | None) -> I
     except FileNotFoundError:
         return
     except (pa.ArrowInvalid, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise ArchiveError(f"is damaged: {reason}", file=str(file)) from None
+        raise ArchiveError(f"is damaged: {short(error)}", file=str(file)) from None
 
 
 def _spans(

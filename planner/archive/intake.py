@@ -6,111 +6,52 @@ stays. Each bucket is written once, so memory holds a part of one bucket for eac
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from planner.archive.ahead import Ahead
 from planner.archive.assemble import Group, assemble, unit_id
 from planner.archive.discover import discover
+from planner.archive.front import Report
 from planner.archive.lineage import link_parents
 from planner.archive.names import group_key, printable
 from planner.archive.pool import Pool
 from planner.archive.rules import Mapping
-from planner.archive.sidecar import Beside
+from planner.archive.sidecar import Beside, why_unread
 from planner.archive.store import Archive, bucket_of
 from planner.archive.survey import Surveyed, survey
 from planner.errors import PlannerError
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Sequence
 
+    from planner.archive.discover import Found
+    from planner.archive.front import Progress
+    from planner.archive.points_file import Stored
     from planner.archive.source import Source
-    from planner.archive.store import Stored
 
 _BATCH = 64
-# Below this, another process would take longer to start than the work does.
-SMALL_BYTES = 16 * 1024**2
 
 
-class Progress(Protocol):
-    """Told how far an ingest is."""
-
-    def __call__(self, stage: str, done: int, total: int, /) -> None:
-        """Take note.
-
-        Args:
-            stage: What is being done.
-            done: How many files are done with it.
-            total: Of how many.
-        """
-        ...
-
-
-@dataclass(slots=True)
-class Report:
-    """What an ingest did.
-
-    Attributes:
-        files: How many files were looked at.
-        added: Names of runs that are new, sorted.
-        replaced: Names of runs that were in the archive and were read again, sorted.
-        unchanged: How many runs were there already.
-        points: How many points were written.
-        plans: How many plans were found, and are kept beside the runs.
-        skipped: Name and reason of each file that is no log.
-        failed: Name and reason of each file that should be one and could not be read.
-    """
-
-    files: int = 0
-    added: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
-    unchanged: int = 0
-    points: int = 0
-    plans: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Whether every file that should be a log was read."""
-        return not self.failed
-
-
-def ingest(
-    paths: Sequence[str | os.PathLike[str]],
+def take_in(
+    found: Found,
     archive: str | os.PathLike[str],
-    *,
-    mapping: Mapping | None = None,
-    workers: int = 1,
-    progress: Progress | None = None,
+    mapping: Mapping | None,
+    policy: dict[str, str] | None,
+    pool: Pool,
+    progress: Progress | None,
 ) -> Report:
-    """Read logs into an archive, making it if need be.
-
-    Args:
-        paths: Files, folders, patterns and URLs.
-        archive: The archive's folder.
-        mapping: What the logs do not say by themselves.
-        workers: How many processes; with more than one, the caller's main module must be
-            importable without side effects.
-        progress: Called now and then.
-
-    Returns:
-        What was done; files that could not be read are in it, not raised.
-
-    Raises:
-        LogError: If a path does not exist.
-        ArchiveError: If the archive cannot be opened or written.
-    """
-    found = discover(paths)
+    """Read the files that were found into an archive; `planner.archive.ingest` says how."""
+    rules = (mapping or Mapping()).with_policy(policy)
     target = Archive.create(archive)
     report = Report(files=len(found.sources), failed=list(found.failed))
     tell = progress or _silent
-    with Pool(workers if _large(found.sources) else 1) as pool:
-        surveyed = _survey_all(found.sources, mapping or Mapping(), found.named, pool, tell)
-        _keep_plans(surveyed, target, report)
-        groups = _groups(surveyed, report)
-        waiting = _new(groups, target, report)
-        _read_all(waiting, target, pool, tell, report)
+    surveyed = _survey_all(found.sources, rules, found.named, pool, tell)
+    _keep_plans(surveyed, target, report)
+    groups = _groups(surveyed, report)
+    waiting = _new(groups, target, report)
+    _read_all(waiting, target, pool, tell, report)
     link_parents(target)
     report.added.sort()
     report.replaced.sort()
@@ -135,17 +76,22 @@ class Inspected:
 
 
 def inspect(
-    paths: Sequence[str | os.PathLike[str]], *, mapping: Mapping | None = None
+    paths: Sequence[str | os.PathLike[str]],
+    *,
+    mapping: Mapping | None = None,
+    policy: dict[str, str] | None = None,
 ) -> Inspected:
     """Say what would be read, and why not, changing nothing.
 
     Raises:
         LogError: If a path does not exist.
+        MappingError: If a policy has an unknown name or value.
     """
+    rules = (mapping or Mapping()).with_policy(policy)
     found = discover(paths)
     report = Report(failed=list(found.failed))
     with Pool(1) as pool:
-        surveyed = _survey_all(found.sources, mapping or Mapping(), found.named, pool, _silent)
+        surveyed = _survey_all(found.sources, rules, found.named, pool, _silent)
     runs: list[Stored] = []
     for group in _groups(surveyed, report):
         assembled = assemble(group)
@@ -159,18 +105,6 @@ def inspect(
 
 def _silent(stage: str, done: int, total: int, /) -> None:
     pass
-
-
-def _large(sources: list[Source]) -> bool:
-    total = 0
-    for source in sources:
-        try:
-            total += os.stat(source.path).st_size
-        except (OSError, ValueError):
-            continue
-        if total > SMALL_BYTES:
-            return True
-    return False
 
 
 def _keep_plans(surveyed: list[Surveyed], archive: Archive, report: Report) -> None:
@@ -198,7 +132,19 @@ def _survey_all(
         tell("looking", sum(map(len, done.values())), len(sources))
     for number in sorted(done):
         result.extend(done[number])
-    return result
+    return _unread_told(result)
+
+
+def _unread_told(surveyed: list[Surveyed]) -> list[Surveyed]:
+    """Return what was looked at; a sidecar that describes no log is one that fails."""
+    if not any(item.status == "beside" for item in surveyed):
+        return surveyed
+    logs = {item.source.path for item in surveyed if item.status in ("log", "failed")}
+    told = []
+    for item in surveyed:
+        reason = why_unread(item.source.path, logs) if item.status == "beside" else None
+        told.append(item if reason is None else replace(item, status="failed", reason=reason))
+    return told
 
 
 def _survey_some(job: tuple[list[Source], Mapping, set[str]]) -> list[Surveyed]:
@@ -294,14 +240,16 @@ def _read_all(
 def _read_bucket(job: tuple[str, int, list[Group]]) -> _Done:
     path, bucket, groups = job
     done = _Done()
-    readers = {group.unit: _reading(group, done) for group in groups}
+    groups = sorted(groups, key=lambda group: group.unit)  # as the archive asks for them
+    ahead = Ahead(groups)
+    readers = {group.unit: _reading(group, done, ahead) for group in groups}
     Archive(path).update(bucket, readers)
     return done
 
 
-def _reading(group: Group, done: _Done) -> Any:
+def _reading(group: Group, done: _Done, ahead: Ahead) -> Any:
     def read(held: list[dict[str, Any]]) -> list[Stored] | None:
-        assembled = assemble(group)
+        assembled = assemble(group, ahead)
         runs = assembled.runs
         same_bytes = any(set(row["content"]) & set(group.content) for row in held)
         if runs and held and not same_bytes and not _continues(held, runs):

@@ -82,6 +82,9 @@ class Repairs(BaseModel):
 
     duplicates: Literal["last", "first"] | None = None
     restarts: Literal["stitch", "keep"] | None = None
+    parts: Literal["sort", "as_logged"] | None = None
+    nonfinite: Literal["missing", "drop"] | None = None
+    tokens: Literal["keep", "missing"] | None = None
 
 
 class Rule(BaseModel):

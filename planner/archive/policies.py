@@ -10,20 +10,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_type_hints
 
 import numpy as np
 
+from planner.archive.errors import MappingError
 from planner.archive.names import canonical
 from planner.archive.record import Mask, Steps, Table, Values
+from planner.errors import did_you_mean
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from numpy.typing import NDArray
 
 _JITTER_ROWS = 4
 _DECIMALS = 8
-_FEW = 4
-_SAMPLE = 1000
+_FEW = 2
+_SAMPLE = 250
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +37,53 @@ class Policy:
     Attributes:
         duplicates: Which of several values at one step and start counts.
         restarts: ``stitch`` drops what a later start logged again; ``keep`` keeps every start.
+        parts: ``sort`` puts the parts of an exported table in order; ``as_logged`` takes its rows
+            to be in order of time, as those of a text log.
+        nonfinite: ``missing`` keeps the steps of values that are not finite; ``drop`` does not.
+        tokens: ``keep`` leaves tokens that went back; ``missing`` forgets them.
     """
 
     duplicates: Literal["last", "first"] = "last"
     restarts: Literal["stitch", "keep"] = "stitch"
+    parts: Literal["sort", "as_logged"] = "sort"
+    nonfinite: Literal["missing", "drop"] = "missing"
+    tokens: Literal["keep", "missing"] = "keep"
+
+
+def read_policy(texts: Iterable[str]) -> dict[str, str]:
+    """Return what ``NAME=VALUE`` texts say about repairs.
+
+    Raises:
+        MappingError: If a name or a value is not known.
+    """
+    given = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise MappingError(f"got {text!r}, wanted NAME=VALUE", field="--policy")
+        given[name.strip()] = value.strip()
+    return check_policy(given)
+
+
+def check_policy(given: Mapping[str, str]) -> dict[str, Any]:
+    """Return what is given.
+
+    Raises:
+        MappingError: If a name or a value is not known.
+    """
+    for name, value in given.items():
+        if name not in POLICIES:
+            hint = did_you_mean(name, POLICIES)
+            raise MappingError(f"no policy is called {name!r}; {hint}", field="policy")
+        if value not in POLICIES[name]:
+            wanted = " or ".join(POLICIES[name])
+            raise MappingError(f"got {value!r} for {name}, wanted {wanted}", field="policy")
+    return dict(given)
+
+
+POLICIES: dict[str, tuple[str, ...]] = {
+    name: get_args(kind) for name, kind in get_type_hints(Policy).items()
+}
 
 
 @dataclass(slots=True)
@@ -92,7 +139,8 @@ def repair(table: Table, policy: Policy) -> Repaired:
     superseded: Mask | None = None
     rising = len(steps) < 2 or bool((steps[1:] > steps[:-1]).all())
     if not rising:
-        segments, done.out_of_order = _segments(steps, table.appended)
+        in_time = table.appended or policy.parts == "as_logged"
+        segments, done.out_of_order = _segments(steps, in_time)
         starts = _starts(steps, segments)
         superseded = _superseded(steps, segments, starts)
         done.boundaries = starts[1:].tolist()
@@ -105,6 +153,9 @@ def repair(table: Table, policy: Policy) -> Repaired:
     if tokens is not None:
         seen = tokens[np.isfinite(tokens)]
         done.tokens_fell = int((seen[1:] < seen[:-1]).sum())
+        if done.tokens_fell and policy.tokens == "missing":
+            highest = np.fmax.accumulate(tokens)
+            tokens = np.where(tokens < highest, np.nan, tokens)
     for name, column in table.columns.items():
         values = column.values if order is None else column.values[order]
         keep = column.present if order is None or column.present is None else column.present[order]
@@ -157,7 +208,11 @@ def _series(
     finite = np.isfinite(values)
     lost = len(values) - int(np.count_nonzero(finite))
     shown = decimals(values[finite] if lost else values)
-    if lost:
+    if lost and policy.nonfinite == "drop":
+        steps, values = steps[finite], values[finite]
+        tokens = None if tokens is None else tokens[finite]
+        segments = None if segments is None else segments[finite]
+    elif lost:
         values = np.where(finite, values, np.nan)
     return Series(steps, values, tokens, segments, lost, duplicates, dropped, shown)
 
@@ -216,9 +271,12 @@ def decimals(values: Values) -> int | None:
     Args:
         values: Finite numbers.
     """
-    few = values[:: max(1, len(values) // _FEW)][:_FEW].tolist()
-    least = max(map(_digits, few), default=_DECIMALS + 1)
-    if least > _DECIMALS:
+    least = 0
+    for value in values[len(values) // (_FEW + 1) :: max(1, len(values) // _FEW)].tolist():
+        least = max(least, _digits(value))
+        if least > _DECIMALS:
+            return None
+    if not len(values):
         return None
     sample = values[:: max(1, len(values) // _SAMPLE)][:_SAMPLE]
     nearly = 1e-15 * np.abs(sample)

@@ -39,6 +39,19 @@ class Pool:
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
 
+    def start(self, function: Callable[[int], None]) -> None:
+        """Start all processes, each of which calls a function; do not wait for it."""
+        if self._workers > 1:
+            for number in range(self._workers):
+                self._started().submit(function, number)
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._executor is None:
+            # a fork of a process that has threads may hang
+            context = multiprocessing.get_context("spawn")
+            self._executor = ProcessPoolExecutor(self._workers, context, _start)
+        return self._executor
+
     def run(
         self, function: Callable[[Job], Result], jobs: Sequence[Job]
     ) -> Iterator[tuple[int, Result]]:
@@ -51,17 +64,14 @@ class Pool:
             for number, job in enumerate(jobs):
                 yield number, function(job)
             return
-        if self._executor is None:
-            # a fork of a process that has threads may hang
-            context = multiprocessing.get_context("spawn")
-            self._executor = ProcessPoolExecutor(self._workers, context, _start)
+        executor = self._started()
         waiting: dict[Any, int] = {}
         numbers = iter(range(len(jobs)))
         try:
             while True:
                 # few at a time: what waits, and what is done, lies in memory
                 for number in numbers:
-                    waiting[self._executor.submit(function, jobs[number])] = number
+                    waiting[executor.submit(function, jobs[number])] = number
                     if len(waiting) >= 2 * self._workers:
                         break
                 if not waiting:

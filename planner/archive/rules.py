@@ -7,9 +7,10 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from planner.archive.policies import Policy
+from planner.archive.policies import Policy, check_policy
 
 if TYPE_CHECKING:
+    import collections.abc
     from collections.abc import Sequence
 
     from planner.archive.mapping import Rule
@@ -44,15 +45,31 @@ class Mapping:
 
     Args:
         rules: In order; where two say something about one file, the later one holds.
+        policy: How repairs of all files are made, whatever the rules say.
+
+    Raises:
+        MappingError: If the policy has an unknown name or value.
     """
 
-    def __init__(self, rules: Sequence[Rule] = ()) -> None:
+    def __init__(
+        self, rules: Sequence[Rule] = (), policy: collections.abc.Mapping[str, str] | None = None
+    ) -> None:
         self._rules = rules
+        self._policy: dict[str, Any] = check_policy(policy or {})
+        self._default = Applied(policy=Policy(**self._policy)) if self._policy else _NOTHING
+
+    def with_policy(self, policy: collections.abc.Mapping[str, str] | None) -> Mapping:
+        """Return the same rules with a policy for all files.
+
+        Raises:
+            MappingError: If it has an unknown name or value.
+        """
+        return Mapping(self._rules, {**self._policy, **policy}) if policy else self
 
     def apply(self, source: str) -> Applied:
         """Return what all rules together say about a file."""
         if not self._rules:
-            return _NOTHING
+            return self._default
         reader: str | None = None
         ignore = False
         run: str | None = None
@@ -70,6 +87,7 @@ class Mapping:
             fields |= rule.columns
             facts |= rule.constants.facts()
             policy |= rule.policy.model_dump(exclude_none=True)
+        policy |= self._policy
         return Applied(
             reader, ignore, run, tuple(fields.items()), tuple(facts.items()), Policy(**policy)
         )

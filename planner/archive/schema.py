@@ -87,6 +87,7 @@ def runs_schema() -> Any:
             ("resumed_from", text),
             ("metric", text),
             ("final", real),
+            ("diverged_step", whole),
             ("points", whole),
             ("first_step", whole),
             ("last_step", whole),

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from planner.archive.readers.jsonl import flatten, parse_json
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from planner.archive.readers.protocol import Reader
     from planner.archive.source import Source
 
@@ -17,6 +20,9 @@ FOLDER_SIDECAR = "planner-run.yaml"
 FILE_SIDECAR = ".planner.yaml"
 _JSON_SIDECARS = ("hparams.json", "config.json", "args.json")
 _MAX_SIDECAR = 1 << 20
+
+# As people also spell the two names above.
+_NEARLY = re.compile(r"(^planner[-_. ]?run\.ya?ml|[-_.]planner([-_.]run)?\.ya?ml)$", re.IGNORECASE)
 
 _Declared = tuple[tuple[str, Any], ...]
 _Said = tuple[tuple[str, tuple[tuple[str, Any], ...]], ...]
@@ -43,6 +49,27 @@ _NOTHING = Sidecar()  # one object: it is sent from process to process with ever
 def is_sidecar(name: str) -> bool:
     """Return whether a file's name says that it describes a run and holds no points."""
     return name == FOLDER_SIDECAR or name.endswith(FILE_SIDECAR) or name in _JSON_SIDECARS
+
+
+def seems_sidecar(name: str) -> bool:
+    """Return whether a file's name is nearly that of a sidecar, so that nobody reads it."""
+    return _NEARLY.search(name) is not None and not is_sidecar(name)
+
+
+def why_unread(path: str, logs: Collection[str]) -> str | None:
+    """Return why a sidecar that a person wrote describes no log; None if it does, or is no such.
+
+    Args:
+        path: Where it lies.
+        logs: Paths of all logs.
+    """
+    folder, name = os.path.split(path)
+    if name == FOLDER_SIDECAR and not any(os.path.dirname(log) == folder for log in logs):
+        return "describes the logs of its folder, in which there are none"
+    log = path.removesuffix(FILE_SIDECAR)
+    if name != FOLDER_SIDECAR and log != path and log not in logs:
+        return f"describes {os.path.basename(log)}, which is no log beside it"
+    return None
 
 
 class Beside:

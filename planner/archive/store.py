@@ -12,17 +12,17 @@ import errno
 import fcntl
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from planner.archive.batches import POINTS_PER_BATCH, read_batches
+from planner.archive.branches import ancestors, with_parents
 from planner.archive.errors import ArchiveError
-from planner.archive.schema import METADATA, SCHEMA, points_schema, runs_schema
+from planner.archive.points_file import HeldPoints, PointsWriter, Stored
+from planner.archive.schema import SCHEMA, points_schema, runs_schema
+from planner.archive.tables import commit, filled, flush, read_table, short, write_runs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -35,29 +35,8 @@ if TYPE_CHECKING:
 BUCKETS = 64
 _MARK = "archive.json"
 _PARTS = ("points", "runs")  # in the order in which they are moved into place
-_CHUNK = 1 << 20  # points of a row group; a run is never split
-_COLUMNS = ("run", "series", "step", "tokens", "value", "segment")
 _PLANS = "plans"
 _WORK = ".work"
-
-
-@dataclass(slots=True)
-class Stored:
-    """A run as the archive keeps it.
-
-    Attributes:
-        row: Its row of the runs table; its ``series`` say which points are whose.
-        steps: Steps of all its series, one after the other.
-        tokens: Tokens, not-a-number where unknown; None if none is known.
-        values: Values, not-a-number where missing.
-        segments: Which start logged each; None if there was one.
-    """
-
-    row: dict[str, Any]
-    steps: NDArray[np.int64]
-    tokens: NDArray[np.float64] | None
-    values: NDArray[np.float64]
-    segments: NDArray[np.int32] | None
 
 
 def bucket_of(unit: str) -> int:
@@ -103,7 +82,7 @@ class Archive:
                 text = json.dumps({"schema": SCHEMA, "buckets": BUCKETS}) + "\n"
                 temporary = folder / _WORK / f"{_MARK}.{os.getpid()}"
                 temporary.write_text(text)
-                _commit(temporary, folder / _MARK)
+                commit(temporary, folder / _MARK)
             for left in (folder / _WORK).glob(f"{_MARK}.*"):
                 if not _alive(left.suffix[1:]):
                     left.unlink(missing_ok=True)
@@ -139,8 +118,8 @@ class Archive:
         schema = runs_schema()
         names = [n for n in schema.names if columns is None or n in {*columns, "run", "name"}]
         schema = pa.schema([schema.field(name) for name in names])
-        tables = [t for t in (_read(f, names) for f in self._files("runs")) if t is not None]
-        tables = [_filled(table, schema) for table in tables]
+        tables = [t for t in (read_table(f, names) for f in self._files("runs")) if t is not None]
+        tables = [filled(table, schema) for table in tables]
         return pa.concat_tables(tables) if tables else schema.empty_table()
 
     def points(
@@ -174,13 +153,14 @@ class Archive:
         try:
             return dataset.dataset(files, points_schema()).to_table(filter=condition)
         except (pa.ArrowInvalid, OSError) as error:
-            raise ArchiveError(f"is damaged: {_short(error)}", file=str(self.path)) from None
+            raise ArchiveError(f"is damaged: {short(error)}", file=str(self.path)) from None
 
     def batches(
         self,
         series: Sequence[str],
         *,
         runs: Collection[str] | None = None,
+        parents: bool = False,
         points_per_batch: int = POINTS_PER_BATCH,
     ) -> Iterator[Batch]:
         """Yield the points of some series of many runs as ragged arrays.
@@ -192,6 +172,8 @@ class Archive:
             series: Names of the series, such as ``["train/loss", "lr"]``. Runs that logged none of
                 them are left out.
             runs: Ids of the runs; all if None.
+            parents: Whether a run that branches off another has, before its own points, those of
+                its parents, as in `history`. Memory then also holds the series of all parents.
             points_per_batch: A batch ends with the run that brings it to so many points.
 
         Raises:
@@ -201,7 +183,20 @@ class Archive:
         if points_per_batch < 1:
             raise ValueError(f"got points_per_batch {points_per_batch}, wanted at least 1")
         chosen = None if runs is None else frozenset(runs)
-        return read_batches(self._point_files(chosen), series, chosen, points_per_batch)
+        found = read_batches(self._point_files(chosen), series, chosen, points_per_batch)
+        if not parents:
+            return found
+        links = self._links()
+        above = ancestors(links, links if chosen is None else chosen)
+        read = read_batches(self._point_files(above), series, above, points_per_batch)
+        return with_parents(found, links, read)
+
+    def _links(self) -> dict[str, tuple[str | None, int | None]]:
+        """Return the parent and the branch step of each run."""
+        listed = self._runs(["parent_run", "branch_step"])
+        names = ("run", "parent_run", "branch_step")
+        columns = [listed.column(name).to_pylist() for name in names]
+        return {run: (parent, step) for run, parent, step in zip(*columns, strict=True)}
 
     def _point_files(self, runs: Collection[str] | None) -> list[Path]:
         """Return the files that hold the points of some runs."""
@@ -297,7 +292,7 @@ class Archive:
             try:
                 self._rewrite(bucket, units)
             except OSError as error:
-                reason = error.strerror or _short(error)
+                reason = error.strerror or short(error)
                 raise ArchiveError(f"cannot be written: {reason}", file=str(self.path)) from None
 
     def link(self, bucket: int, parents: Mapping[str, tuple[str | None, int | None]]) -> None:
@@ -308,7 +303,7 @@ class Archive:
         """
         with self.locked(bucket):
             self._settle(bucket)
-            table = _read(self._file("runs", bucket))
+            table = read_table(self._file("runs", bucket))
             if table is None:
                 return
             rows = table.to_pylist()
@@ -316,8 +311,8 @@ class Archive:
                 if row["run"] in parents:
                     row["parent_run"], row["branch_step"] = parents[row["run"]]
             temporary = self._temporary("runs", bucket)
-            _write_runs(rows, temporary)
-            _commit(temporary, self._file("runs", bucket))
+            write_runs(rows, temporary)
+            commit(temporary, self._file("runs", bucket))
 
     @contextmanager
     def locked(self, bucket: int) -> Iterator[None]:
@@ -349,9 +344,9 @@ class Archive:
         bucket: int,
         units: Mapping[str, Callable[[list[dict[str, Any]]], list[Stored] | None]],
     ) -> None:
-        held = _Held(self._file("runs", bucket), self._file("points", bucket))
+        held = HeldPoints(self._file("runs", bucket), self._file("points", bucket))
         rows: list[dict[str, Any]] = []
-        with _Points(self._temporary("points", bucket)) as out:
+        with PointsWriter(self._temporary("points", bucket)) as out:
             for unit in sorted({*held.rows, *units}):
                 old = held.rows.get(unit, [])
                 new = units[unit](old) if unit in units else None
@@ -364,9 +359,12 @@ class Archive:
         if not changed:
             self._temporary("points", bucket).unlink()
             return
-        _write_runs(rows, self._temporary("runs", bucket))
-        for part in _PARTS:
-            _flush(self._temporary(part, bucket))
+        # the disk writes the points while the runs are made: waiting for it takes long
+        with ThreadPoolExecutor(1) as waiter:
+            flushed = waiter.submit(flush, self._temporary("points", bucket))
+            write_runs(rows, self._temporary("runs", bucket))
+            flush(self._temporary("runs", bucket))
+            flushed.result()
         self._temporary("commit", bucket).touch()
         self._settle(bucket)
 
@@ -429,253 +427,5 @@ def _check(path: Path) -> None:
         raise ArchiveError(f"is of schema {schema!r}, wanted {SCHEMA}", file=str(path)) from None
 
 
-class _Held:
-    """What a bucket holds, run by run in the order in which it lies there."""
-
-    def __init__(self, runs: Path, points: Path) -> None:
-        self.rows: dict[str, list[dict[str, Any]]] = {}
-        self._file: Any = None
-        self._name = str(points)
-        table = _read(runs)
-        if table is None or not table.num_rows:
-            return
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        for row in table.to_pylist():
-            self.rows.setdefault(row["unit"], []).append(row)
-        # Where each run starts follows from the order: units, then runs, then their points.
-        self._at: dict[str, int] = {}
-        at = 0
-        for unit in self.rows:
-            for row in self.rows[unit]:
-                self._at[row["run"]] = at
-                at += row["points"]
-        try:
-            self._file = pq.ParquetFile(points)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise ArchiveError(f"is damaged: {_short(error)}", file=self._name) from None
-        if self._file.metadata.num_rows != at:
-            raise ArchiveError(
-                f"holds {self._file.metadata.num_rows:,} points, its runs say {at:,}",
-                file=self._name,
-            )
-        self._group, self._start, self._stop = -1, 0, 0
-        self._columns: tuple[Any, ...] = ()
-
-    def runs(self, unit: str) -> Iterator[Stored]:
-        """Yield the runs of a unit; units must be asked for in order."""
-        for row in self.rows.get(unit, []):
-            at = self._at[row["run"]]
-            while at + row["points"] > self._stop or (self._group < 0 and row["points"]):
-                self._next()
-            part = slice(at - self._start, at - self._start + row["points"])
-            steps, tokens, values, segments = (c[part] for c in self._columns)
-            yield Stored(
-                row,
-                steps,
-                tokens if np.isfinite(tokens).any() else None,
-                values,
-                segments if segments.any() else None,
-            )
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._file is not None:
-            self._file.close()
-
-    def _next(self) -> None:
-        import pyarrow as pa
-
-        self._group += 1
-        try:
-            table = self._file.read_row_group(
-                self._group, ["step", "tokens", "value", "segment"], use_threads=False
-            )
-        except (pa.ArrowInvalid, OSError, IndexError) as error:
-            raise ArchiveError(f"is damaged: {_short(error)}", file=self._name) from None
-        self._start, self._stop = self._stop, self._stop + table.num_rows
-        self._columns = (
-            table.column("step").to_numpy(),
-            table.column("tokens").to_numpy().astype(np.float64),
-            table.column("value").to_numpy(),
-            table.column("segment").to_numpy(),
-        )
-
-
-class _Points:
-    """Writes points, as many whole runs at a time as make a row group."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._waiting: list[Stored] = []
-        self._count = 0
-        self._writer: Any = None
-
-    def __enter__(self) -> _Points:
-        import pyarrow.parquet as pq
-
-        self._writer = pq.ParquetWriter(
-            self._path,
-            points_schema(),
-            # values are mostly noise: there zstd gains little for its time
-            compression={name: "lz4" if name == "value" else "zstd" for name in _COLUMNS},
-            use_dictionary=["run", "series"],
-            column_encoding={
-                "step": "DELTA_BINARY_PACKED",
-                "tokens": "DELTA_BINARY_PACKED",
-                "value": "BYTE_STREAM_SPLIT",
-                "segment": "DELTA_BINARY_PACKED",
-            },
-            write_statistics=["step"],  # ids and names are in no order that helps a query
-            store_schema=False,
-        )
-        return self
-
-    def __exit__(self, kind: Any, *_: object) -> None:
-        try:
-            if kind is None:
-                self._write()
-        finally:
-            self._writer.add_key_value_metadata(METADATA)
-            self._writer.close()
-
-    def add(self, stored: Stored) -> None:
-        """Add a run."""
-        self._waiting.append(stored)
-        self._count += len(stored.steps)
-        if self._count >= _CHUNK:
-            self._write()
-
-    def _write(self) -> None:
-        if self._waiting:
-            table = _points(self._waiting)
-            self._writer.write_table(table, row_group_size=max(1, table.num_rows))
-            self._waiting, self._count = [], 0
-
-
-def _points(runs: list[Stored]) -> pa.Table:
-    import pyarrow as pa
-
-    names = sorted({series["name"] for stored in runs for series in stored.row["series"]})
-    code = {name: i for i, name in enumerate(names)}
-    series_codes, series_counts = [], []
-    for stored in runs:
-        for series in stored.row["series"]:
-            series_codes.append(code[series["name"]])
-            series_counts.append(series["points"])
-    counts = [len(stored.steps) for stored in runs]
-    total = sum(counts)
-    tokens: Any = pa.nulls(total, pa.int64())
-    if any(stored.tokens is not None for stored in runs):
-        known = np.concatenate(
-            [np.full(len(s.steps), np.nan) if s.tokens is None else s.tokens for s in runs]
-        )
-        missing = ~np.isfinite(known)
-        tokens = pa.array(np.where(missing, 0, known).astype(np.int64), mask=missing)
-    segments = np.zeros(total, np.int32)
-    at = 0
-    for stored, count in zip(runs, counts, strict=True):
-        if stored.segments is not None:
-            segments[at : at + count] = stored.segments
-        at += count
-    values = np.concatenate([stored.values for stored in runs])
-    missing = np.isnan(values)
-    return pa.Table.from_arrays(
-        [
-            _codes(range(len(runs)), counts, [stored.row["run"] for stored in runs]),
-            _codes(series_codes, series_counts, names),
-            pa.array(np.concatenate([stored.steps for stored in runs])),
-            tokens,
-            pa.array(values, mask=missing) if missing.any() else pa.array(values),
-            pa.array(segments),
-        ],
-        schema=points_schema(),
-    )
-
-
-def _codes(codes: Sequence[int], counts: list[int], names: list[str]) -> pa.DictionaryArray:
-    """Return each name as often as it counts, stored once."""
-    import pyarrow as pa
-
-    indices = np.repeat(np.asarray(codes, np.int32), counts)
-    return pa.DictionaryArray.from_arrays(indices, pa.array(names, pa.string()), safe=False)
-
-
-def _write_runs(rows: list[dict[str, Any]], path: Path) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    schema = runs_schema()
-    with pq.ParquetWriter(
-        path,
-        schema,
-        compression="zstd",
-        use_dictionary=False,  # few rows, most of them different
-        write_statistics=False,
-        store_schema=False,
-    ) as writer:
-        columns = [_column([row.get(field.name) for row in rows], field.type) for field in schema]
-        writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-        writer.add_key_value_metadata(METADATA)
-
-
-def _column(values: list[Any], kind: pa.DataType) -> pa.Array:
-    """Return values as an array; of lists of records field by field, which is faster."""
-    import pyarrow as pa
-
-    if not (pa.types.is_list(kind) and pa.types.is_struct(kind.value_type)) or None in values:
-        return pa.array(values, kind)
-    fields = list(kind.value_type)
-    flat = [item for value in values for item in value]
-    records = pa.StructArray.from_arrays(
-        [pa.array([item.get(f.name) for item in flat], f.type) for f in fields], fields=fields
-    )
-    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
-    return pa.ListArray.from_arrays(pa.array(ends), records, type=kind)
-
-
 def _by_id(runs: list[Stored]) -> list[Stored]:
     return sorted(runs, key=lambda stored: stored.row["run"])
-
-
-def _read(path: Path, columns: list[str] | None = None) -> pa.Table | None:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        # a file that is replaced while it is read stays whole: it is open
-        with open(path, "rb") as stream:
-            return pq.ParquetFile(stream).read(columns, use_threads=False)
-    except FileNotFoundError:
-        return None
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ArchiveError(f"is damaged: {_short(error)}", file=str(path)) from None
-
-
-def _filled(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Return a table with all columns of a schema; those that an older one lacks are null."""
-    import pyarrow as pa
-
-    have = set(table.column_names)
-    return pa.table(
-        [
-            table.column(field.name) if field.name in have else pa.nulls(table.num_rows, field.type)
-            for field in schema
-        ],
-        names=schema.names,
-    )
-
-
-def _short(error: Exception) -> str:
-    return " ".join(str(error).split())[:120]
-
-
-def _flush(path: Path) -> None:
-    with open(path, "rb") as stream:
-        os.fsync(stream.fileno())
-
-
-def _commit(temporary: Path, target: Path) -> None:
-    _flush(temporary)
-    os.replace(temporary, target)

@@ -10,7 +10,14 @@ from planner.archive.errors import LogError, MappingError
 from planner.archive.readers import choose, reader_named
 from planner.archive.readers.protocol import Log
 from planner.archive.rules import Applied
-from planner.archive.sidecar import Beside, Sidecar, is_sidecar
+from planner.archive.sidecar import (
+    FILE_SIDECAR,
+    FOLDER_SIDECAR,
+    Beside,
+    Sidecar,
+    is_sidecar,
+    seems_sidecar,
+)
 from planner.archive.source import HEAD_BYTES, Source, foreign, is_text
 from planner.units import format_bytes
 
@@ -107,6 +114,8 @@ def _reader(log: Log, applied: Applied) -> Reader | None:
 
 def _why_not(head: bytes, name: str) -> tuple[Status, str]:
     """Return whether a file that no reader knows is harmless, and what it is."""
+    if seems_sidecar(name.rpartition("/")[2]):
+        return "failed", f"is not read: a sidecar is called {FOLDER_SIDECAR} or LOG{FILE_SIDECAR}"
     kind = foreign(head)
     if kind is not None:
         return "skipped", f"is {kind}, not a log"

@@ -35,6 +35,10 @@ LogPaths = Annotated[
 MappingOption = Annotated[
     str | None, typer.Option("--mapping", help="YAML: what the logs do not say by themselves.")
 ]
+PolicyOption = Annotated[
+    list[str] | None,
+    typer.Option("--policy", metavar="NAME=VALUE", help="Such as duplicates=first; repeatable."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite files that were edited.")]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from planner.units import format_count
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from planner.archive import Inspected, Progress, Report
 
@@ -90,7 +89,7 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
                 _text(run["tpp"], "{:.4g}".format),
                 _text(run["tau"], "{:.3g}".format),
                 _text(run["lr"], "{:.3g}".format),
-                _text(run["final"], "{:.4f}".format),
+                _final(run),
                 _text(run["last_step"], str),
                 *((_text(run["planned"], lambda p: f"{p['run']} ({p['by']})"),) if planned else ()),
             )
@@ -110,23 +109,11 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
     print("\n".join(lines))
 
 
-def print_runs_json(runs: Sequence[dict[str, Any]]) -> None:
-    """Print runs as one JSON document, a run a line: there may be many.
-
-    Args:
-        runs: Runs whose fields of JSON are texts: these go into the document as they are, and are
-            taken out of the runs.
-    """
-    from planner.archive.listing import JSON_FIELDS
-
-    encode = json.JSONEncoder(ensure_ascii=False, check_circular=False).encode
-
-    def line(run: dict[str, Any]) -> str:
-        texts = [f'"{name}": {run.pop(name) or "null"}' for name in JSON_FIELDS]
-        return f"{encode(run)[:-1]}, {', '.join(texts)}}}"
-
-    lines = ",\n".join(map(line, runs))
-    sys.stdout.write(f'{{"schema": "planner.runs/1", "runs": [\n{lines}\n]}}\n')
+def print_runs_json(lines: Iterable[str]) -> None:
+    """Print runs, each a JSON object already, as one JSON document: a run a line."""
+    sys.stdout.write('{"schema": "planner.runs/1", "runs": [\n')
+    sys.stdout.write(",\n".join(lines))
+    sys.stdout.write("\n]}\n")
 
 
 def inspection(found: Inspected) -> dict[str, Any]:
@@ -163,6 +150,10 @@ def print_inspection(found: Inspected) -> None:
             print(f"  {known}")
         if row["unknown"]:
             print(f"  not known: {', '.join(row['unknown'])}")
+        if row["diverged_step"] is not None:
+            print(
+                f"  diverged: {row['metric']} is not finite from step {row['diverged_step']:,} on"
+            )
         for note in row["notes"]:
             print(f"  note: {note}")
         losses_first = sorted(row["series"], key=lambda s: not s["name"].endswith("loss"))
@@ -192,6 +183,12 @@ def _printable(text: str) -> str:
     from planner.archive.names import printable
 
     return printable(text)
+
+
+def _final(run: dict[str, Any]) -> str:
+    if run["diverged_step"] is not None:
+        return f"diverged at step {run['diverged_step']}"
+    return _text(run["final"], "{:.4f}".format)
 
 
 def _short(value: float) -> str:

@@ -43,6 +43,9 @@ def fit(
     warmup_steps: Annotated[
         int | None, typer.Option(help="For schedule: warm-up that the logs do not tell.")
     ] = None,
+    gamma: Annotated[
+        str | None, typer.Option(help="For schedule: hold gamma at this, or free to fit it.")
+    ] = None,
     residuals: Annotated[
         str | None, typer.Option(help="Write every fitted point here (JSON), for plots.")
     ] = None,
@@ -57,12 +60,15 @@ def fit(
     if warmup_steps is not None and (kind != "schedule" or warmup_steps < 0):
         wanted = "wanted 0 or more" if kind == "schedule" else "only fit schedule has it"
         raise UnitError(f"got {warmup_steps}; {wanted}", field="--warmup-steps")
+    if gamma is not None and kind != "schedule":
+        raise UnitError(f"got {gamma}; only fit schedule has it", field="--gamma")
     from planner.archive import Archive
-    from planner.fitting import fit_law
-    from planner.fitting.laws_file import laws_text, write_laws
+    from planner.fitting import fit_law, laws_text, write_laws
     from planner.plan.store import write_text
 
-    options: dict[str, Any] = {"warmup_steps": warmup_steps} if kind == "schedule" else {}
+    options: dict[str, Any] = {}
+    if kind == "schedule":
+        options = {"warmup_steps": warmup_steps, "gamma": _gamma(gamma)}
     if name is not None:
         options["name"] = name
     fits = fit_law(
@@ -94,6 +100,18 @@ def fit(
 
             print_warnings([text for found in fits for text in found.warnings])
         raise typer.Exit(1)
+
+
+def _gamma(given: str | None) -> float | str:
+    if given is None or given in ("auto", "free"):
+        return given or "auto"
+    try:
+        value = float(given)
+    except ValueError:
+        value = float("nan")
+    if not -1 <= value <= 2:
+        raise UnitError(f"got {given!r}, wanted free or a number from -1 to 2", field="--gamma")
+    return value
 
 
 def _record(fit: Fit) -> dict[str, Any]:

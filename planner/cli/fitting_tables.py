@@ -40,7 +40,7 @@ def _print_fit(fit: Fit, out: object) -> None:
         table.add_column(header, justify="left" if header in ("constant", "") else "right")
     for key, value in law.constants.items():
         pair = law.intervals.get(key)
-        interval = f"{pair[0]:.4g} to {pair[1]:.4g}" if pair else "fixed"
+        interval = f"{pair[0]:.4g} to {pair[1]:.4g}" if pair else "-"
         table.add_row(
             key, f"{value:.5g}", interval, "not determined" if key in law.unidentified else ""
         )

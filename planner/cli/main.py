@@ -21,6 +21,7 @@ from planner.cli.app import (
     LogPaths,
     MappingOption,
     PlanFile,
+    PolicyOption,
     SpecFile,
     app,
     json_text,
@@ -441,6 +442,7 @@ def ingest(
         str, typer.Option("-o", "--output", metavar="ARCHIVE", help="Folder of the archive.")
     ],
     mapping: MappingOption = None,
+    policy: PolicyOption = None,
     workers: Annotated[
         int | None, typer.Option("-j", "--workers", min=1, help="Processes; default: all cores.")
     ] = None,
@@ -448,13 +450,16 @@ def ingest(
 ) -> None:
     """Read training logs into an archive; exit code 1 if a file could not be read."""
     from planner.archive import ingest as ingest_logs
-    from planner.archive import read_mapping
     from planner.cli.archive_tables import print_report, progress_bar
 
-    rules = read_mapping(mapping) if mapping else None
     with progress_bar(quiet=json) as progress:
         report = ingest_logs(
-            paths, output, mapping=rules, workers=workers or _cores(), progress=progress
+            paths,
+            output,
+            mapping=_mapping(mapping),
+            policy=_policy(policy),
+            workers=workers or _cores(),
+            progress=progress,
         )
     if json:
         print_json({"schema": "planner.ingest/1", "archive": output, **_report(report)})
@@ -479,42 +484,52 @@ def runs(
     json: Json = False,
 ) -> None:
     """List the runs of an archive."""
-    from planner.archive import Archive, list_runs
-    from planner.archive.listing import SHORT
+    from planner.archive import Archive
+    from planner.archive.listing import SHORT, list_runs, run_lines
+    from planner.cli.archive_tables import print_runs, print_runs_json
 
-    found = list_runs(
-        Archive(archive),
-        where=where or (),
-        sort=sort,
-        limit=limit,
-        columns=None if json else SHORT,
-        plans=read_plans(plan or []),
-        parsed=not json,
-    )
+    opened, conditions, plans = Archive(archive), where or (), read_plans(plan or [])
     if json:
-        from planner.cli.archive_tables import print_runs_json
-
-        print_runs_json(found)
+        lines = run_lines(opened, where=conditions, sort=sort, limit=limit, plans=plans)
+        print_runs_json(lines)
     else:
-        from planner.cli.archive_tables import print_runs
-
-        print_runs(found)
+        print_runs(
+            list_runs(opened, where=conditions, sort=sort, limit=limit, columns=SHORT, plans=plans)
+        )
 
 
 @verb
-def inspect(paths: LogPaths, mapping: MappingOption = None, json: Json = False) -> None:
+def inspect(
+    paths: LogPaths,
+    mapping: MappingOption = None,
+    policy: PolicyOption = None,
+    json: Json = False,
+) -> None:
     """Say what an ingest would read, and why not, changing nothing."""
     from planner.archive import inspect as inspect_logs
-    from planner.archive import read_mapping
     from planner.cli.archive_tables import inspection, print_inspection
 
-    found = inspect_logs(paths, mapping=read_mapping(mapping) if mapping else None)
+    found = inspect_logs(paths, mapping=_mapping(mapping), policy=_policy(policy))
     if json:
         print_json({"schema": "planner.inspect/1", **inspection(found)})
     else:
         print_inspection(found)
     if found.failed:
         raise typer.Exit(1)
+
+
+def _mapping(name: str | None) -> Any:
+    from planner.archive import read_mapping
+
+    return read_mapping(name) if name else None
+
+
+def _policy(given: list[str] | None) -> dict[str, str]:
+    if not given:
+        return {}  # without what reads it, which loads much
+    from planner.archive import read_policy
+
+    return read_policy(given)
 
 
 def _cores() -> int:

@@ -69,7 +69,8 @@ def fit_critical_batch(
             f"it needs one size with {_LEAST_BATCHES} batches, each at {_LEAST_BUDGETS} or more "
             "token budgets"
         )
-    points, curves = _points(sizes, [size.losses for size in sizes])
+    (curves,) = _fit_curves(sizes, [[size.losses for size in sizes]])
+    points = _points(sizes, curves)
     spread = np.array([point.minimum for point in points])
     if spread.size < 2 or spread.max() < 1.05 * spread.min():
         return "no target loss that all batches reach lies on a hyperbola"
@@ -143,6 +144,7 @@ def _sizes(runs: Sequence[FinalLoss]) -> list[_Size]:
             if len(budgets) < _LEAST_BUDGETS:
                 continue
             best = [min(budget, key=lambda run: run.loss) for budget in budgets]
+            best.sort(key=lambda run: run.facts.tokens or 0)
             batches.append(float(alike[0].facts.batch_tokens or 0))
             tokens.append(np.array([float(run.facts.tokens or 0) for run in best]))
             losses.append(np.array([run.loss for run in best]))
@@ -152,35 +154,61 @@ def _sizes(runs: Sequence[FinalLoss]) -> list[_Size]:
     return found
 
 
-def _points(
-    sizes: Sequence[_Size], losses: Sequence[list[Float64]]
-) -> tuple[list[_Point], list[list[Float64]]]:
-    """Return points of (D_min, B_crit), and the fitted losses of each size's batches."""
-    points, fitted = [], []
-    for size, values in zip(sizes, losses, strict=True):
-        order = [np.argsort(tokens) for tokens in size.tokens]
-        x = Ragged.from_list([t[o] / 1e9 for t, o in zip(size.tokens, order, strict=True)])
-        y = Ragged.from_list([v[o] for v, o in zip(values, order, strict=True)])
-        fits = fit_power(y, x.values, covariance=False)
-        e, a, alpha = fits["e"], fits["a"], fits["alpha"]
-        fitted.append(
-            [
-                ei + ai * (t / 1e9) ** -al
-                for ei, ai, al, t in zip(e, a, alpha, size.tokens, strict=True)
-            ]
-        )
-        good = np.isin(fits.status, (Status.OK, Status.BOUND_ACTIVE, Status.SINGULAR_COVARIANCE))
-        good &= np.isfinite(alpha) & (a > 0) & (alpha > 0)
+@dataclass(frozen=True, slots=True)
+class _Curves:
+    """L_B(D) of one size: ``e + a (D / 1e9)^-alpha`` of each batch, shape ``(batches,)`` each."""
+
+    e: Float64
+    a: Float64
+    alpha: Float64
+    good: NDArray[np.bool_]
+
+    def at(self, batch: int, tokens: Float64) -> Float64:
+        line: Float64 = self.e[batch] + self.a[batch] * (tokens / 1e9) ** -self.alpha[batch]
+        return line
+
+
+def _fit_curves(
+    sizes: Sequence[_Size], losses: Sequence[Sequence[Sequence[Float64]]]
+) -> list[list[_Curves]]:
+    """Return the curves of every replicate and size; ``losses`` by replicate, size and batch."""
+    tokens = [
+        t / 1e9
+        for replicate in losses
+        for size, _ in zip(sizes, replicate, strict=True)
+        for t in size.tokens
+    ]
+    values = [v for replicate in losses for by_size in replicate for v in by_size]
+    fits = fit_power(Ragged.from_list(values), np.concatenate(tokens), covariance=False)
+    e, a, alpha = fits["e"], fits["a"], fits["alpha"]
+    good = np.isin(fits.status, (Status.OK, Status.BOUND_ACTIVE, Status.SINGULAR_COVARIANCE))
+    good &= np.isfinite(alpha) & (a > 0) & (alpha > 0)
+    found, at = [], 0
+    for _ in losses:
+        of_sizes = []
+        for size in sizes:
+            part = slice(at, at + size.batches.size)
+            of_sizes.append(_Curves(e[part], a[part], alpha[part], good[part]))
+            at += size.batches.size
+        found.append(of_sizes)
+    return found
+
+
+def _points(sizes: Sequence[_Size], curves: Sequence[_Curves]) -> list[_Point]:
+    """Return points of (D_min, B_crit) along the losses that all batches of a size reach."""
+    points = []
+    for size, of in zip(sizes, curves, strict=True):
+        good = of.good
         if good.sum() < _LEAST_BATCHES:
             continue
-        curves = [line for line, ok in zip(fitted[-1], good, strict=True) if ok]
+        lines = [of.at(int(i), size.tokens[int(i)]) for i in np.flatnonzero(good)]
         # targets that every batch reached: nothing is extrapolated
-        low = max(float(line.min()) for line in curves)
-        high = min(float(line.max()) for line in curves)
+        low = max(float(line.min()) for line in lines)
+        high = min(float(line.max()) for line in lines)
         if not low < high:
             continue
         for target in np.linspace(low, high, TARGETS + 2)[1:-1]:
-            reached = (a[good] / (target - e[good])) ** (1 / alpha[good]) * 1e9
+            reached = (of.a[good] / (target - of.e[good])) ** (1 / of.alpha[good]) * 1e9
             if not np.isfinite(reached).all():
                 continue
             # relative errors of the tokens are alike
@@ -189,27 +217,34 @@ def _points(
             minimum, per_batch = found.tolist()
             if minimum > 0 and per_batch > 0:
                 points.append(_Point(size.params, minimum, minimum / per_batch))
-    return points, fitted
+    return points
 
 
 def _resampled(
-    sizes: Sequence[_Size], fitted: Sequence[list[Float64]], seed: int
+    sizes: Sequence[_Size], curves: Sequence[_Curves], seed: int
 ) -> list[tuple[float, float]]:
     random = np.random.default_rng(seed)
+    lines = [
+        [of.at(i, tokens) for i, tokens in enumerate(size.tokens)]
+        for size, of in zip(sizes, curves, strict=True)
+    ]
     rest, freedom = 0.0, 0
-    for size, lines in zip(sizes, fitted, strict=True):
-        for loss, line in zip(size.losses, lines, strict=True):
+    for size, by_batch in zip(sizes, lines, strict=True):
+        for loss, line in zip(size.losses, by_batch, strict=True):
             if np.isfinite(line).all():
                 rest += float(np.sum((loss / line - 1) ** 2))
                 freedom += loss.size - 3
     noise = math.sqrt(rest / max(freedom, 1))
-    found = []
-    for _ in range(REPLICATES):
-        losses = [
-            [line * (1 + noise * random.standard_normal(line.size)) for line in lines]
-            for lines in fitted
+    replicates = [
+        [
+            [line * (1 + noise * random.standard_normal(line.size)) for line in by_batch]
+            for by_batch in lines
         ]
-        points, _ = _points(sizes, losses)
+        for _ in range(REPLICATES)
+    ]
+    found = []
+    for refit in _fit_curves(sizes, replicates):
+        points = _points(sizes, refit)
         x = np.log([point.minimum for point in points])
         if np.unique(x).size < 2:
             continue

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import fnmatch
+import math
 from collections import Counter
 from dataclasses import dataclass
+from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planner.curves import Curve, CurveError, load_curves
+from planner.archive import list_runs
+from planner.curves import Curve, load_curves
 from planner.fitting.errors import FitError
 
 if TYPE_CHECKING:
@@ -83,6 +86,10 @@ def select_curves(
         CurveError: If the metric cannot be chosen.
         FitError: If no run matches.
     """
+    asked = [*where, *runs]
+    nothing = FitError("no run matches " + " and ".join(asked) if asked else "holds no runs")
+    if not list_runs(archive, where=where, columns=("run",)):
+        raise nothing
     curves = [
         curve
         for batch in load_curves(archive, metric=metric, where=where, plans=plans)
@@ -90,8 +97,7 @@ def select_curves(
         if not runs or any(_matches(curve.facts, pattern) for pattern in runs)
     ]
     if not curves:
-        asked = [*where, *runs]
-        raise FitError("no run matches " + " and ".join(asked) if asked else "there are no runs")
+        raise nothing
     return Selection(curves[0].metric, curves, [])
 
 
@@ -169,17 +175,29 @@ def group(
 ) -> list[list[FinalLoss]]:
     """Return runs that share some facts, and the schedule's shape, in order of appearance."""
     groups: list[list[FinalLoss]] = []
+    # groups by rounded facts, so that thousands of runs are not compared each with each
+    places: dict[tuple[int | None, ...], list[int]] = {}
     for run in runs:
-        for members in groups:
-            first = members[0]
+        key = tuple(_place(getattr(run.facts, name)) for name in fields)
+        near = product(*((k,) if k is None else (k - 1, k, k + 1) for k in key))
+        for i in sorted(i for place in near for i in places.get(place, ())):
+            first = groups[i][0]
             if all(
                 same(getattr(first.facts, name), getattr(run.facts, name)) for name in fields
             ) and (not by_schedule or same_schedule(first, run)):
-                members.append(run)
+                groups[i].append(run)
                 break
         else:
+            places.setdefault(key, []).append(len(groups))
             groups.append([run])
     return groups
+
+
+def _place(value: float | None) -> int | None:
+    """Return a number that differs by at most 1 between values that are the same."""
+    if value is None:
+        return None
+    return round(math.log(value) / (1.01 * SAME)) if value > 0 else 0
 
 
 def best_settings(runs: Sequence[FinalLoss]) -> tuple[list[FinalLoss], int]:
@@ -197,18 +215,3 @@ def best_settings(runs: Sequence[FinalLoss]) -> tuple[list[FinalLoss], int]:
 def source_text(selection: Selection, archive_name: str, runs: int, what: str) -> str:
     """Return where a law comes from, in one sentence that does not depend on the machine."""
     return f"planner fit: {what} of {runs} runs of {archive_name}, {selection.metric}"
-
-
-__all__ = [
-    "CurveError",
-    "FinalLoss",
-    "Selection",
-    "best_settings",
-    "final_loss",
-    "final_losses",
-    "group",
-    "require",
-    "same",
-    "select_curves",
-    "source_text",
-]

@@ -159,12 +159,12 @@ def fit_final_losses(
         reach = profile.interval(key)
         # the wider of the two: resampling few runs knows too little, too
         intervals[key] = (min(intervals[key][0], reach[0]), max(intervals[key][1], reach[1]))
-        below, above = found[key] - reach[0], reach[1] - found[key]
-        if max(below, above) > _DETERMINED * found[key]:
+        first, last = intervals[key]
+        if max(found[key] - first, last - found[key]) > _DETERMINED * found[key]:
             unidentified.append(key)
             warnings.append(
-                f"the runs do not determine {key}: from {_number(reach[0])} to "
-                f"{_number(reach[1])} it fits about equally well ({found[key]:.4g} is best)"
+                f"the runs do not determine {key}: from {_number(first)} to {_number(last)} it "
+                f"fits about equally well ({found[key]:.4g} is best)"
             )
     unidentified += [of for of, by in (("A", "alpha"), ("B", "beta")) if by in unidentified]
     residual = np.log(data.loss) - np.log(fit.predict(data.n, data.d))

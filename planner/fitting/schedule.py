@@ -35,8 +35,10 @@ REPLICATES = 100
 # model (docs/accuracy.md).
 GAMMA = 0.4
 _FREE_FROM = 5
-# A change of the rate by more than this share between two logged steps is a jump, not a slope.
+# A change of the rate between two logged steps is a jump, not a slope, if it is more than this
+# share of the rate, and so many times the change before and after.
 _JUMP = 0.2
+_ABRUPT = 4.0
 # The law is about what follows the warm-up: curves of which less is known are left aside.
 _LEAST_POINTS = 8
 _DETERMINED = 0.5
@@ -145,10 +147,10 @@ def _label(curve: Curve) -> str:
 def scheduled(curve: Curve, *, warmup_steps: int | None = None) -> Scheduled | str:
     """Return a curve with the learning rate of every step, or why it cannot be told.
 
-    The logged rates, straight between two logged steps but where they jump by a fifth or more:
-    there the rate before holds up to the step that logs the one after. Before the first logged
-    step the rate rises linearly from 0 over the warm-up. Without logged rates: the declared
-    schedule times the peak rate.
+    The logged rates, straight between two logged steps but where they jump (by a fifth or more, out
+    of step with the changes around): there the rate before holds up to the step that logs the one
+    after. Before the first logged step the rate rises linearly from 0 over the warm-up. Without
+    logged rates: the declared schedule times the peak rate.
     """
     finite = np.isfinite(curve.values) & (curve.values > 0)
     if finite.sum() < _LEAST_POINTS:
@@ -181,7 +183,7 @@ def _logged(curve: Curve, last: int, warmup: int | None) -> Float64 | str:
         )
     every = np.arange(min(last, int(steps[-1])) + 1)
     lr = np.interp(every, steps, rates)
-    for i in np.flatnonzero(np.abs(np.diff(rates)) > _JUMP * rates[:-1]).tolist():
+    for i in _jumps(rates):
         if warmup is None or steps[i] >= warmup:
             lr[int(steps[i]) : int(steps[i + 1])] = rates[i]
     end = min(warmup, first) if warmup is not None else first
@@ -189,6 +191,14 @@ def _logged(curve: Curve, last: int, warmup: int | None) -> Float64 | str:
         before = every < end
         lr[before] = lr[min(first, lr.size - 1)] * every[before] / end
     return np.asarray(lr, np.float64)
+
+
+def _jumps(rates: Float64) -> list[int]:
+    change = np.abs(np.diff(rates))
+    around = np.zeros(change.size)
+    around[1:] = change[:-1]
+    around[:-1] = np.maximum(around[:-1], change[1:])
+    return np.flatnonzero((change > _JUMP * rates[:-1]) & (change > _ABRUPT * around)).tolist()
 
 
 def _declared(curve: Curve, last: int) -> Float64 | str:

@@ -31,6 +31,8 @@ SEQUENCES = 12_288
 """Window of the moving average (arXiv 2509.25087, D.1)."""
 LEAST_WINDOW = 0.01
 """Of training: logs of few, noisy values need more than the sequences to tell a final loss."""
+MOST_WINDOW = 0.05
+"""Of training: the sequences are so much of a very short run that its shape would be gone."""
 START = 0.2
 """Curves are compared from this fraction of training on (arXiv 2509.25087, section 5)."""
 GRID = np.linspace(START, 1.0, 161)
@@ -103,7 +105,7 @@ def fit_surrogate(
 ) -> Fit:
     """Fit ``b = b_c tau^b_e`` and ``q = q_c TPP^q_e`` of the surrogate (arXiv 2509.25087, Eq. 4-5).
 
-    Curves are smoothed over 12,288 sequences, and 1 % of training at least, and divided by their
+    Curves are smoothed over 12,288 sequences, within 1 and 5 % of training, and divided by their
     last smoothed value. The four constants together minimize the mean over curves of the mean
     absolute error over t >= 0.2. Intervals are percentiles over resampled curves.
 
@@ -221,6 +223,7 @@ def _window(curve: Curve, sequences: float) -> float:
     facts = curve.facts
     if facts.batch_tokens and facts.seq_len:
         steps = max(steps, sequences / (facts.batch_tokens / facts.seq_len))
+    steps = min(steps, MOST_WINDOW * horizon)
     return max(round(steps / max(curve.every, 1.0)), 1)
 
 

@@ -38,7 +38,9 @@ def fit_tau(
     """Fit the best AdamW timescale as a power law of TPP.
 
     Runs of one size, budget and schedule shape are a sweep, whatever moved tau in it: weight decay,
-    learning rate or batch. Its optimum is that of a parabola in log tau through the final losses.
+    learning rate or batch; where the weight decay alone moved it at some learning rate and batch,
+    each of those is a sweep of its own. The optimum of a sweep is that of a parabola in log tau
+    through the final losses.
 
     Args:
         archive: The archive.
@@ -58,14 +60,15 @@ def fit_tau(
     known, unknown = require(finished, ("params", "tokens", "tau", "tpp"))
     sweeps = [
         Sweep(
-            name=_name(members, f"{members[0].facts.tpp:.4g} TPP"),
+            name=_name(members, f"{members[0].facts.tpp:.4g} TPP") + at,
             setting=np.array([float(run.facts.tau or 0) for run in members]),
             loss=np.array([run.loss for run in members]),
             at=float(members[0].facts.tpp or 0),
             params=float(members[0].facts.params or 0),
             runs=tuple(run.facts.run for run in members),
         )
-        for members in group(known, ("params", "tokens"))
+        for alike in group(known, ("params", "tokens"))
+        for members, at in _by_weight_decay(alike)
         if not _alike(members, "tau")
     ]
     return fit_optima(
@@ -183,6 +186,24 @@ def fit_batch(
     elif isinstance(critical, str):
         fits[0] = _with_note(fits[0], f"no critical batch: {critical}")
     return fits
+
+
+def _by_weight_decay(runs: Sequence[FinalLoss]) -> list[tuple[list[FinalLoss], str]]:
+    """Return the parts in which weight decay alone moves tau, if any does, and what to call them.
+
+    A grid over learning rate and decay is several sweeps: the best tau of each tells how far it
+    depends on the rest, and one parabola through all would mix that in.
+    """
+    parts = [
+        part
+        for part in group(runs, ("lr", "batch_tokens"), by_schedule=False)
+        if len(group(part, ("tau",), by_schedule=False)) >= 3
+    ]
+    if not parts:
+        return [(list(runs), "")]
+    if len(parts) == 1:
+        return [(parts[0], "")]
+    return [(part, f" lr {part[0].facts.lr:.4g}" if part[0].facts.lr else "") for part in parts]
 
 
 def _with_note(fit: Fit, note: str) -> Fit:

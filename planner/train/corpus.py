@@ -141,14 +141,35 @@ def prepare(
         stage.chmod(0o777 & ~_umask())
         encode = _encoder(texts, stage, tokenizer, vocab_size)
         skipped = _write(texts, stage, encode, source, licence, validation)
-        if out.exists():
-            shutil.rmtree(out)
-        stage.rename(out)
+        _move_into_place(stage, out)
     except OSError as error:
         raise OutputError(f"cannot be written: {error.strerror}", file=str(out)) from None
     finally:
         shutil.rmtree(stage, ignore_errors=True)
     return Prepared(open_data(out), skipped)
+
+
+def _move_into_place(stage: Path, out: Path) -> None:
+    """Put a folder in place of another, which is deleted only once the new one is there.
+
+    Raises:
+        OSError: If it cannot be moved; the other one then is where it was.
+    """
+    if not out.exists():
+        stage.rename(out)
+        return
+    old = Path(tempfile.mkdtemp(prefix=".planner-data-old-", dir=out.parent))
+    try:
+        out.rename(old)  # an empty folder is replaced
+    except OSError:
+        old.rmdir()
+        raise
+    try:
+        stage.rename(out)
+    except BaseException:
+        old.rename(out)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

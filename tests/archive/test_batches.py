@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner.archive import Archive, ArchiveError, Batch, list_runs, store
+from planner.archive import Archive, ArchiveError, Batch, list_runs, points_file
+from planner.archive.store import bucket_of
 
 from .logs import archived, csv_log, write
 
@@ -52,7 +53,7 @@ def expected(archive: Archive, run: str, series: str) -> Curve:
 def test_batches_hold_what_points_returns(
     tmp_path: Path, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "_CHUNK", 20)  # several row groups a file
+    monkeypatch.setattr(points_file, "_CHUNK", 20)  # several row groups a file
     archive = make(tmp_path)
     series = ["train/loss", "lr"]
     batches = list(archive.batches(series, points_per_batch=most))
@@ -98,3 +99,36 @@ def test_what_is_wrong_is_said(tmp_path: Path) -> None:
     file.write_bytes(file.read_bytes()[:100])
     with pytest.raises(ArchiveError, match="is damaged"):
         list(archive.batches(["train/loss", "lr"]))
+
+
+@pytest.mark.parametrize("most", [1, 1_000_000])
+def test_with_what_the_parents_logged(tmp_path: Path, most: int) -> None:
+    for name, start in (("trunk", 0), ("branch", 4), ("twig", 2), ("leaf", 7), ("other", 5)):
+        csv_log(tmp_path / "logs" / f"{name}.csv", steps=6, start=start, seed=start)
+    write(tmp_path / "logs" / "bare.csv", "step,lr\n60,0.1\n70,0.2\n")
+    archive = archived(tmp_path, tmp_path / "logs")[0]
+    rows = {run["name"]: run for run in archive.rows(["unit"])}
+    ids = {name: row["run"] for name, row in rows.items()}
+    # twig begins before its parent does; other and leaf branch off each other; gone is no run
+    links = {
+        "branch": (ids["trunk"], 40),
+        "twig": (ids["branch"], 30),
+        "bare": (ids["trunk"], 20),
+        "leaf": (ids["other"], 70),
+        "other": (ids["leaf"], None),
+        "trunk": ("gone", 5),
+    }
+    for name, link in links.items():
+        archive.link(bucket_of(rows[name]["unit"]), {ids[name]: link})
+    series = ["lr", "train/loss"]
+    for runs in (None, [ids["twig"], ids["leaf"]]):
+        batches = list(archive.batches(series, runs=runs, parents=True, points_per_batch=most))
+        for name in series:
+            found = curves(batches, name)
+            assert found.keys() == set(runs or ids.values())
+            for run, curve in found.items():
+                table = archive.history(run, name)
+                columns = ("step", "tokens", "value", "segment")
+                assert curve == tuple(table.column(n).to_pylist() for n in columns)
+    steps = curves(batches, "train/loss")[ids["twig"]][0]
+    assert steps == [0, 10, 20, 30, 40, 50, 60, 70]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
+from planner.archive import Archive
 from planner.cli.main import app
 
 from .logs import csv_log, write
@@ -77,6 +79,15 @@ def test_empty_lock_files_are_no_logs(logs: Path, tmp_path: Path) -> None:
         (["ingest", "absent", "-o", "archive"], "absent: no such file or folder"),
         (["runs", "absent"], "absent: no such archive"),
         (["inspect", "absent"], "absent: no such file or folder"),
+        (["ingest", ".", "-o", "archive", "--policy", "duplicates"], "wanted NAME=VALUE"),
+        (
+            ["ingest", ".", "-o", "archive", "--policy", "duplicate=first"],
+            "no policy is called 'duplicate'; did you mean 'duplicates'",
+        ),
+        (
+            ["inspect", ".", "--policy", "duplicates=mean"],
+            "got 'mean' for duplicates, wanted last or first",
+        ),
         (["ingest", ".", "-o", "archive", "--mapping", "absent.yaml"], "absent.yaml: no such file"),
     ],
 )
@@ -87,3 +98,33 @@ def test_bad_usage_is_exit_code_2(
     done = CLI.invoke(app, arguments)
     assert done.exit_code == 2
     assert message in done.output
+    assert not (tmp_path / "archive").exists()
+
+
+def test_policies_on_the_command_line_come_first(tmp_path: Path) -> None:
+    logs, archive = tmp_path / "logs", str(tmp_path / "archive")
+    write(logs / "a.csv", "step,loss\n0,3\n1,2\n1,1\n2,0.5\n")
+    rules = write(
+        tmp_path / "map.yaml",
+        "schema: planner.mapping/1\n"
+        "files: [{match: '*', policy: {duplicates: last, restarts: keep}}]\n",
+    )
+    arguments = ["ingest", str(logs), "-o", archive, "--mapping", str(rules), "--json"]
+
+    def ingested(*more: str) -> dict[str, Any]:
+        done = CLI.invoke(app, [*arguments, *more])
+        assert done.exit_code == 0, done.output
+        [run] = json.loads(CLI.invoke(app, ["runs", archive, "--json"]).stdout)["runs"]
+        values = Archive(archive).points([run["run"]]).column("value").to_pylist()
+        return {**run["policy"], "values": values}
+
+    found = ingested()
+    assert (found["duplicates"], found["restarts"], found["values"]) == (
+        "last",
+        "keep",
+        [3, 1, 0.5],
+    )
+    found = ingested("--policy", "duplicates=first")
+    assert (found["duplicates"], found["restarts"]) == ("first", "keep")
+    assert found["values"] == [3, 2, 0.5]
+    assert ingested()["duplicates"] == "last"

@@ -105,7 +105,7 @@ def test_the_order_of_ingests_does_not_matter(tmp_path: Path) -> None:
 
 
 def test_workers_change_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("planner.archive.intake.SMALL_BYTES", 0)
+    monkeypatch.setattr("planner.archive.front.SMALL_BYTES", 0)
     for i in range(10):
         csv_log(tmp_path / "logs" / f"run{i}.csv", seed=i)
     ingest([tmp_path / "logs"], tmp_path / "one")
@@ -182,7 +182,7 @@ def test_nan_and_infinity_are_missing_and_counted(tmp_path: Path) -> None:
     run = by_name(archive)["n"]
     assert run["series"][0]["nonfinite"] == 2
     assert curve(archive, run["run"], "train/loss") == ([0, 1, 2], [1.5, None, None])
-    assert run["final"] == 1.5
+    assert (run["final"], run["diverged_step"]) == (None, 1)
 
 
 def test_of_duplicate_steps_the_last_counts(tmp_path: Path) -> None:

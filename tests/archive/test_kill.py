@@ -20,8 +20,8 @@ ROUNDS = 20
 RUNS = 150
 CODE = """
 import sys
-from planner.archive import ingest, intake
-intake.SMALL_BYTES = 0
+from planner.archive import front, ingest
+front.SMALL_BYTES = 0
 if __name__ == "__main__":
     print("started", flush=True)
     ingest([sys.argv[1]], sys.argv[2], workers=int(sys.argv[3]))

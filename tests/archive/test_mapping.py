@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.archive import MappingError, list_runs, read_mapping
+from planner.archive import MappingError, inspect, list_runs, read_mapping
 
 from .logs import archived, by_name, csv_log, curve, write
 
@@ -84,6 +84,35 @@ def test_a_sidecar_describes_the_run_beside_it(name: str, tmp_path: Path) -> Non
     run = by_name(archive)["a"]
     assert (run["params"], run["tokenizer"], run["seed"]) == (300_000_000, "gpt2", 3)
     assert run["origins"]["params"] == "sidecar"
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("b.csv.planner.yaml", "describes b.csv, which is no log beside it"),
+        ("deeper/planner-run.yaml", "describes the logs of its folder, in which there are none"),
+        ("planner-run.yml", "a sidecar is called planner-run.yaml or LOG.planner.yaml"),
+        ("planner_run.yaml", "a sidecar is called planner-run.yaml or LOG.planner.yaml"),
+        ("a.csv.planner.yml", "a sidecar is called planner-run.yaml or LOG.planner.yaml"),
+        ("a.csv-planner.yaml", "a sidecar is called planner-run.yaml or LOG.planner.yaml"),
+    ],
+)
+def test_a_sidecar_that_nothing_reads_is_told(name: str, reason: str, tmp_path: Path) -> None:
+    csv_log(tmp_path / "logs" / "a.csv")
+    write(tmp_path / "logs" / name, "params: 300M\n")
+    archive, report = archived(tmp_path, tmp_path / "logs")
+    assert by_name(archive)["a"]["params"] is None
+    [(file, told)] = report.failed
+    assert file == f"logs/{name}"
+    assert reason in told
+    assert [item.reason for item in inspect([tmp_path / "logs"]).surveyed if item.reason] == [told]
+
+
+def test_a_sidecar_of_a_log_that_fails_is_read(tmp_path: Path) -> None:
+    write(tmp_path / "logs" / "a.csv", "")
+    write(tmp_path / "logs" / "a.csv.planner.yaml", "params: 300M\n")
+    _, report = archived(tmp_path, tmp_path / "logs")
+    assert report.failed == [("logs/a.csv", "is empty")]
 
 
 def test_a_wrong_sidecar_fails_its_log_only(tmp_path: Path) -> None:

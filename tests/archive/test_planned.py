@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from planner.archive import ingest, list_runs
+from planner.archive.listing import run_lines
 from planner.cli.main import app
 from planner.compile import compile_plan
 from planner.plan import Plan, read_plan, write_plan
@@ -87,3 +88,32 @@ def test_the_command_shows_it(plan: Plan, tmp_path: Path) -> None:
     done = CliRunner().invoke(app, [*arguments, "--json"])
     assert json.loads(done.stdout)["runs"][0]["planned"]["family"] == plan.family
     assert read_plan(tmp_path / "plan.json").digest == plan.digest
+
+
+def test_tau_and_tpp_are_the_plans(tmp_path: Path) -> None:
+    spec = "family: wide\npreset: celerity\nparametrization: {kind: mup, decay: coupled}\n"
+    plan = compile_plan(load_spec(write(tmp_path / "wide.yaml", spec)))
+    run = plan.runs[-1]
+    n, rate, decay = run.params.total, run.optimizer.base_peak_lr, run.optimizer.base_weight_decay
+    base = {"n_params": n, "train_tokens": run.tokens, "lr": rate, "weight_decay": decay}
+    base |= {"max_steps": run.steps, "run_digest": run.digest}
+    log(tmp_path / "logs", "foreign", **base)
+    stated = log(tmp_path / "logs", "stated", **base)
+    write(stated.with_name(stated.name + ".planner.yaml"), "tau: 0.25\ntpp: 7\n")
+    log(tmp_path / "logs", "own", **base, schema="planner.log/1", tau=0.125)
+    archive, _ = archived(tmp_path, tmp_path / "logs")
+    alone = by_name(archive)
+    # base values tell another tau: coupled decay rides on each tensor's rate
+    assert alone["foreign"]["tau"] == pytest.approx(1 / (rate * decay * run.steps))
+    runs = {each["name"]: each for each in list_runs(archive, plans=[plan])}
+    assert run.optimizer.tau is not None
+    assert runs["foreign"]["tau"] == run.optimizer.tau
+    assert abs(alone["foreign"]["tau"] / run.optimizer.tau - 1) > 0.5
+    assert runs["foreign"]["tpp"] == pytest.approx(run.tpp, rel=1e-12)
+    assert runs["foreign"]["origins"]["tau"] == f"plan: {run.name}"
+    assert (runs["stated"]["tau"], runs["stated"]["tpp"]) == (0.25, 7)
+    assert runs["own"]["tau"] == 0.125
+    found = list_runs(archive, plans=[plan], where=[f"tau={run.optimizer.tau!r}"], columns=["tau"])
+    assert [each["tau"] for each in found] == [run.optimizer.tau]
+    document = json.loads(f"[{','.join(run_lines(archive, plans=[plan]))}]")
+    assert document == [*runs.values()]

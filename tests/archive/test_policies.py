@@ -13,16 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from planner.archive import Archive
-from planner.archive.policies import Policy, decimals, repair
+from planner.archive.mapping import Repairs
+from planner.archive.points_file import Stored
+from planner.archive.policies import POLICIES, Policy, decimals, repair
 from planner.archive.record import Column, Table
 from planner.archive.schema import runs_schema
-from planner.archive.store import Stored, bucket_of
+from planner.archive.store import bucket_of
 from planner.archive.unite import Part, unite
 
 STEPS = st.lists(st.integers(-5, 40), max_size=60)
-POLICIES = st.builds(
-    Policy, st.sampled_from(["last", "first"]), st.sampled_from(["stitch", "keep"])
-)
+CHOICES = st.builds(Policy, **{name: st.sampled_from(values) for name, values in POLICIES.items()})
 VALUES = st.floats(allow_nan=True, allow_infinity=True, width=32)
 
 
@@ -38,20 +38,21 @@ def tables(draw: Any) -> Table:
     return Table(steps, columns, appended=draw(st.booleans()))
 
 
-@given(tables(), POLICIES)
+@given(tables(), CHOICES)
 def test_every_value_is_kept_or_counted(table: Table, policy: Policy) -> None:
     done = repair(table, policy)
     for name, column in table.columns.items():
         series = done.series[name]
         logged = len(table.steps) if column.present is None else int(column.present.sum())
-        assert len(series.steps) + series.duplicates + series.superseded == logged
+        dropped = series.nonfinite if policy.nonfinite == "drop" else 0
+        assert len(series.steps) + series.duplicates + series.superseded + dropped == logged
         assert not np.isinf(series.values).any()
-        assert int(np.isnan(series.values).sum()) == series.nonfinite
+        assert int(np.isnan(series.values).sum()) == series.nonfinite - dropped
         if policy.restarts == "keep":
             assert series.superseded == 0
 
 
-@given(tables(), POLICIES)
+@given(tables(), CHOICES)
 def test_steps_run_forwards(table: Table, policy: Policy) -> None:
     for series in repair(table, policy).series.values():
         assert (np.diff(series.steps) >= 0).all()
@@ -137,7 +138,7 @@ def test_what_is_stored_comes_back(data: Any, tmp_path_factory: pytest.TempPathF
 
 
 def test_large_buckets_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("planner.archive.store._CHUNK", 100)
+    monkeypatch.setattr("planner.archive.points_file._CHUNK", 100)
     archive = Archive.create(tmp_path / "archive")
 
     def stored(i: int) -> Stored:
@@ -150,3 +151,54 @@ def test_large_buckets_are_streamed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     archive.update(0, {"000007": lambda held: None})
     for i in range(40):
         assert archive.points([f"run{i}"]).column("value").to_pylist() == [float(i)] * (30 + i)
+
+
+def test_one_step_logged_twice_is_a_duplicate() -> None:
+    """Whether rows of an export or of a text, and whether its values agree: none of it tells."""
+    for appended in (True, False):
+        values = Column(np.asarray([5.0, 4, 3, 2.5, 2, 1]))
+        table = Table(np.asarray([0, 1, 2, 2, 3, 4]), {"loss": values}, appended=appended)
+        done = repair(table, Policy())
+        series = done.series["loss"]
+        assert (done.boundaries, series.duplicates, series.superseded) == ([], 1, 0)
+        assert series.steps.tolist() == [0, 1, 2, 3, 4]
+        assert series.values.tolist() == [5, 4, 2.5, 2, 1]
+    table = Table(np.asarray([0, 1, 2, 1, 2, 3]), {"loss": values})
+    done = repair(table, Policy())
+    assert (done.boundaries, done.series["loss"].superseded) == ([1], 2)
+
+
+def test_rows_of_an_export_taken_in_order_of_time() -> None:
+    steps = np.asarray([10, 20, 30, 0, 10])
+    table = Table(steps, {"loss": Column(np.arange(5.0))}, appended=False)
+    sorted_ = repair(table, Policy())
+    assert sorted_.out_of_order
+    assert sorted_.series["loss"].values.tolist() == [3, 0, 1, 2]
+    as_logged = repair(table, Policy(parts="as_logged"))
+    assert not as_logged.out_of_order
+    assert as_logged.boundaries == [0]
+    assert as_logged.series["loss"].values.tolist() == [3, 4]
+
+
+def test_missing_values_and_tokens_that_fell() -> None:
+    table = Table(
+        np.arange(4),
+        {"loss": Column(np.asarray([3, np.nan, 2, np.inf]))},
+        tokens=np.asarray([0.0, 20, 10, 30]),
+    )
+    kept = repair(table, Policy()).series["loss"]
+    assert (kept.steps.tolist(), kept.nonfinite) == ([0, 1, 2, 3], 2)
+    done = repair(table, Policy(nonfinite="drop", tokens="missing"))
+    series = done.series["loss"]
+    assert (series.steps.tolist(), series.values.tolist(), series.nonfinite) == ([0, 2], [3, 2], 2)
+    assert done.tokens_fell == 1
+    assert series.tokens is not None
+    assert np.array_equal(series.tokens, [0, np.nan], equal_nan=True)
+
+
+def test_a_mapping_file_knows_the_same_policies() -> None:
+    declared = Repairs.model_fields
+    assert declared.keys() == POLICIES.keys()
+    for name, values in POLICIES.items():
+        for value in values:
+            assert Repairs.model_validate({name: value})

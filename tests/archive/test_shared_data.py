@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import runpy
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from planner.archive import Archive, ingest, list_runs, read_mapping
 
 ROOT = Path(__file__).resolve().parents[2]
+MAPPINGS = ROOT / "examples" / "mappings"
 LADDER = ROOT / "examples" / "mappings" / "olmo_ladder.yaml"
 C4 = "eval/c4_en-validation/loss"
 
@@ -175,3 +177,44 @@ def test_the_table_in_the_docs_is_what_comes_out(data_dir: Path) -> None:
     page = tool["PAGE"].read_text(encoding="utf-8")
     written = page.partition(tool["START"])[2].partition(tool["END"])[0].strip()
     assert written == tool["table"](data_dir), "run tools/shared_data_table.py DATA --write"
+
+
+def test_chinchilla_points(data_dir: Path, tmp_path: Path) -> None:
+    folder = data_dir / "chinchilla_svg"
+    runs = runs_of(folder, tmp_path, MAPPINGS / "chinchilla_svg.yaml")
+    assert len(runs) == 245
+    with open(folder / "svg_extracted_data.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for number, row in enumerate(rows, 1):
+        run = runs[f"svg_extracted_data/{number:03}"]
+        n, c = float(row["Model Size"]), float(row["Training FLOP"])
+        assert (run["params"], run["final"]) == (round(n), float(row["loss"]))
+        assert run["tokens"] == pytest.approx(c / (6 * n), abs=1)
+    # the five highest losses are commonly dropped: 240 are below the fifth largest
+    finals = sorted((run["final"] for run in runs.values()), reverse=True)
+    assert sum(final < finals[4] for final in finals) == 240
+
+
+def test_overtrain_testbed(data_dir: Path, tmp_path: Path) -> None:
+    folder = data_dir / "overtrain_testbed"
+    runs = runs_of(folder, tmp_path, MAPPINGS / "overtrain_testbed.yaml")
+    assert len(runs) == 34
+    sizes = [run["params"] for run in runs.values()]
+    assert (round(min(sizes) / 1e6, 1), round(max(sizes) / 1e9, 1)) == (10.6, 6.9)
+    assert (min(run["tpp"] for run in runs.values()), max(run["tpp"] for run in runs.values())) == (
+        pytest.approx(5),
+        pytest.approx(640),
+    )
+    with open(folder / "models_c4.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    for row in rows:
+        run = runs[f"models_c4/{row['name']}"]
+        loss = float(row["loss__c4_val_shard_0000000_0000010_tar"])
+        assert last(run, "eval/c4/loss") == loss
+        assert run["tokens"] == 20 * float(row["chinchilla_multiplier"]) * run["params"]
+        assert (run["lr"], run["weight_decay"]) == (
+            float(row["peak_lr"]),
+            float(row["weight_decay"]),
+        )
+    largest = runs["models_c4/c4_original-open_lm_7b-1.0"]
+    assert (largest["batch_tokens"], largest["last_step"]) == (2048 * 2048, 32851)

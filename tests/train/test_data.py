@@ -177,6 +177,28 @@ def test_only_a_data_folder_is_replaced(texts: Path, tmp_path: Path) -> None:
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".planner")]
 
 
+@pytest.mark.parametrize("failing", [".planner-data-old-", ".planner-data-"])
+def test_what_cannot_be_replaced_stays(
+    failing: str, texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "data"
+    found = folder_texts(texts)
+    before = prepare(found, out, source="old").data.about
+    rename = Path.rename
+
+    def broken(self: Path, target: Path) -> Path:
+        new = self.name.startswith(".planner-data-") and "-old-" not in self.name
+        if (failing == ".planner-data-" and new) or failing in Path(target).name:
+            raise OSError(28, "No space left on device")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", broken)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        prepare(found, out, source="new", force=True)
+    assert open_data(out).about == before
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".planner")]
+
+
 def test_no_text_at_all_leaves_nothing(tmp_path: Path) -> None:
     path = tmp_path / "x.bin"
     path.write_bytes(b"\0\1")

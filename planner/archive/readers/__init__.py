@@ -13,6 +13,7 @@ from planner.archive.readers.jsonl import JsonLinesReader
 from planner.archive.readers.megatron import MegatronReader
 from planner.archive.readers.nanogpt import NanoGptReader
 from planner.archive.readers.protocol import Log, Reader
+from planner.archive.readers.run_table import RunTableReader
 from planner.archive.readers.tensorboard import TensorBoardReader
 from planner.archive.readers.wandb_chart import WandbChartReader
 from planner.archive.readers.wandb_dump import WandbDumpReader
@@ -35,6 +36,7 @@ _READERS: tuple[Reader, ...] = (
     MegatronReader(),
     CerebrasReader(),
     NanoGptReader(),
+    RunTableReader(),
 )
 
 

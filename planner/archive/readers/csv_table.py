@@ -21,6 +21,8 @@ from planner.archive.source import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import pyarrow as pa
 
     from planner.archive.readers.protocol import Log
@@ -158,7 +160,6 @@ def read_sheet(log: Log) -> Sheet:
         LogError: If it is no CSV, or has too many columns.
     """
     import pyarrow as pa
-    from pyarrow import csv as arrow
 
     found = header(log)
     if found is None:
@@ -179,7 +180,21 @@ def read_sheet(log: Log) -> Sheet:
             data.decode()
         except UnicodeDecodeError:
             data = data.decode("latin1").encode()
-    names = _unique(names)
+    try:
+        table, ragged = arrow_table(data, unique_names(names), delimiter, skip_rows=1)
+    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise LogError(f"is not a CSV table: {reason}") from None
+    return Sheet(table, ragged)
+
+
+def arrow_table(
+    data: bytes, names: list[str], delimiter: str, *, skip_rows: int
+) -> tuple[pa.Table, int]:
+    """Return CSV text as a table, and how many rows had another number of cells."""
+    import pyarrow as pa
+    from pyarrow import csv as arrow
+
     ragged = 0
 
     def skip(_: Any) -> str:
@@ -196,7 +211,7 @@ def read_sheet(log: Log) -> Sheet:
                 # the serial reader starts and ends a thread of its own for every file
                 use_threads=True,
                 column_names=names,
-                skip_rows=1,
+                skip_rows=skip_rows,
                 block_size=max(1 << 20, min(len(data) + 1, MAX_LINE_BYTES)),
             ),
             parse_options=arrow.ParseOptions(delimiter=delimiter, invalid_row_handler=skip),
@@ -209,18 +224,14 @@ def read_sheet(log: Log) -> Sheet:
         )
 
     try:
-        try:
-            table = parse(None)
-        except pa.ArrowInvalid:
-            # a column turns from numbers to text further down
-            table = parse(dict.fromkeys(names, pa.string()))
-    except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
-        reason = " ".join(str(error).split())[:120]
-        raise LogError(f"is not a CSV table: {reason}") from None
-    return Sheet(table, ragged)
+        return parse(None), ragged
+    except pa.ArrowInvalid:
+        # a column turns from numbers to text further down
+        return parse(dict.fromkeys(names, pa.string())), ragged
 
 
-def _unique(names: list[str]) -> list[str]:
+def unique_names(names: list[str]) -> list[str]:
+    """Return column names, of which repeated ones have got a number."""
     taken = set(names)
     following: dict[str, int] = {}
     result = []
@@ -314,6 +325,22 @@ class CsvReader:
         if step is None:
             raise LogError("no column counts steps; name it in a mapping file")
         return [sheet_run(sheet, log, step)]
+
+    def read_several(self, logs: Sequence[Log]) -> list[list[LoggedRun] | None]:
+        """Return what `read` does for each file; None for one that has to be read by itself."""
+        from planner.archive.readers.csv_together import sheets
+
+        return [
+            None if sheet is None else self._runs(sheet, log)
+            for sheet, log in zip(sheets(logs), logs, strict=True)
+        ]
+
+    def _runs(self, sheet: Sheet, log: Log) -> list[LoggedRun] | None:
+        step = step_column(sheet.names, log)
+        try:
+            return None if step is None else [sheet_run(sheet, log, step)]
+        except LogError:
+            return None
 
 
 def text_rows(log: Log) -> list[dict[str, str]]:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FIRST_LINE_BYTES = 1 << 20
+_SHORT_BYTES = 4096  # six lines of most logs
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,10 @@ class Log:
         if b"\n" not in start and len(self.head) >= HEAD_BYTES:
             with self.source.open() as stream:
                 start = stream.read(_FIRST_LINE_BYTES)
-        parts = start.split(b"\n", 6)
+        short = start[:_SHORT_BYTES]
+        parts = short.split(b"\n", 6)
+        if len(parts) <= 6:
+            parts = start.split(b"\n", 6)
         lines = decode(b"\n".join(parts[:6])).splitlines()
         # the last one may be cut, unless the file ends with it
         cut = len(parts) <= 6 and len(start) >= HEAD_BYTES and not start.endswith(b"\n")
