@@ -223,6 +223,7 @@ class _Forecasts:
     log_finals: Float64
     error: float
     why: str
+    done: tuple[bool, ...]
 
 
 def _forecasts(
@@ -239,8 +240,9 @@ def _forecasts(
         UndecidableError: One of them cannot be forecast, or nothing tells the error.
     """
     finals, errors, why = [], [], ""
-    for curve, prefix in zip(candidates, prefixes, strict=True):
-        if known and curve.finished:
+    done = tuple(known and curve.finished for curve in candidates)
+    for curve, prefix, ended in zip(candidates, prefixes, done, strict=True):
+        if ended:
             finals.append(math.log(final_loss(curve)))
             continue
         estimate = method.estimate(prefix, pool)
@@ -251,7 +253,7 @@ def _forecasts(
             errors.append(error)
     if not errors:
         raise UndecidableError("no finished run tells how far such forecasts err")
-    return _Forecasts(np.array(finals), float(np.sqrt(np.mean(np.square(errors)))), why)
+    return _Forecasts(np.array(finals), float(np.sqrt(np.mean(np.square(errors)))), why, done)
 
 
 def _decided(
@@ -269,10 +271,10 @@ def _decided(
     found = []
     for i in order:
         verdict: Verdict = "undecidable"
-        if remaining[i] <= RISK:
+        if forecasts.done[i] or probability[i] >= _LIKELY:
+            verdict = "keep"  # of what has ended there is nothing to stop
+        elif remaining[i] <= RISK:
             verdict = "stop"
-        elif probability[i] >= _LIKELY:
-            verdict = "keep"
         found.append(
             _candidate(
                 candidates[i],

@@ -97,6 +97,11 @@ def test_a_finished_candidate_is_known() -> None:
     found = judge(live, Pool.of(small_runs()))
     done = next(c for c in found.candidates if c.name == candidates[0].facts.name)
     assert done.final == pytest.approx(done.actual)
+    # there is nothing to stop, though it is not the best
+    assert (done.verdict, done.saved_tokens) == ("keep", None)
+    assert done.probability == pytest.approx(0.0, abs=1e-3)
+    stopped = sum(c.verdict == "stop" for c in found.candidates)
+    assert found.saved == pytest.approx(stopped * 0.7 / len(live))
 
 
 class TestUndecidable:
