@@ -202,7 +202,7 @@ def judge(
     own = {c.facts.run for c in candidates}
     others = pool.only(lambda c: c.facts.run not in own)
     live = [c for c in candidates if at is not None or not c.finished]
-    reached = min([c.at or 0.0 for c in live] + ([at] if at is not None else []))
+    reached = min([c.at or 0.0 for c in live] + ([at] if at is not None else []), default=1.0)
     prefixes = [c.until(reached) for c in candidates]
     if reached < LEAST_FRACTION:
         why = f"all have logged {reached:.1%} of training, and {LEAST_FRACTION:.0%} is needed"
@@ -244,6 +244,8 @@ def _forecasts(
     for curve, prefix, ended in zip(candidates, prefixes, done, strict=True):
         if ended:
             finals.append(math.log(final_loss(curve)))
+            if not math.isfinite(finals[-1]):
+                raise UndecidableError(f"{curve.facts.name} has no final loss")
             continue
         estimate = method.estimate(prefix, pool)
         finals.append(estimate.log_final)
@@ -251,9 +253,10 @@ def _forecasts(
         error = estimate.apart if estimate.apart is not None else estimate.error
         if error is not None:
             errors.append(error)
-    if not errors:
+    if not errors and not all(done):
         raise UndecidableError("no finished run tells how far such forecasts err")
-    return _Forecasts(np.array(finals), float(np.sqrt(np.mean(np.square(errors)))), why, done)
+    error = float(np.sqrt(np.mean(np.square(errors)))) if errors else 0.0
+    return _Forecasts(np.array(finals), error, why or "all have ended", done)
 
 
 def _decided(

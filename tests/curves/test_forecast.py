@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.curves import Curve, Reference, Schedule, declared_schedule
+from planner.curves import Curve, Reference, RunFacts, Schedule, declared_schedule
 from planner.curves.forecast import LEAST_FRACTION, METHODS, Pool, forecast_run
 from planner.curves.forecast.collapse import Collapse
+from planner.curves.select import judge
 from tests.curves.made import curve
 
 SIZES = (100_000_000, 300_000_000, 1_000_000_000)
@@ -256,3 +257,64 @@ def test_another_method_is_chosen_only_where_it_did_better() -> None:
         found.method
     ] == pytest.approx(min(tests.values()))
     assert f"{tests[found.method]:.2%}" in found.why
+
+
+FACTS = st.fixed_dictionaries(
+    {
+        "params": st.sampled_from([None, 1, 10**8, 10**8 + 1, 10**9, 10**10]),
+        "tpp": st.sampled_from([None, 0.0, 20.0, 20.0, 20.0]),
+        "tau": st.sampled_from([None, None, 0.2]),
+        "lr": st.sampled_from([None, 0.0, 1e-3]),
+        "batch_tokens": st.sampled_from([None, 10**6]),
+        "warmup_steps": st.sampled_from([None, 0, 5, 10**6]),
+        "schedule": st.sampled_from([None, "cosine", "wsd"]),
+    }
+)
+SCHEDULES = st.sampled_from(
+    [None, declared_schedule("cosine", warmup_fraction=0.1), declared_schedule("linear-to-zero")]
+)
+ODD = st.sampled_from([np.nan, np.inf, -1.0, 0.0, 1e-300, 1.0, 2.0, 2.5, 3.0, 1e300])
+VALUES = st.one_of(
+    st.lists(ODD, max_size=12), st.lists(st.floats(1.0, 9.0), min_size=8, max_size=20)
+)
+
+
+@st.composite
+def any_curve(draw: st.DrawFn, name: str) -> Curve:
+    values = np.array(draw(VALUES))
+    steps = np.cumsum(
+        draw(st.lists(st.integers(1, 30), min_size=values.size, max_size=values.size))
+    )
+    horizon = draw(st.sampled_from([None, 1, 1, 1, 100]))
+    if horizon is not None and steps.size:
+        horizon = max(horizon, int(steps[-1]))
+    every = float(np.median(np.diff(steps))) if steps.size > 1 else 1.0
+    nothing = (np.zeros(0, np.int64), np.zeros(0))
+    facts = RunFacts(name, name, **draw(FACTS))
+    return Curve(
+        facts,
+        "train/loss",
+        steps.astype(np.int64),
+        values,
+        horizon,
+        draw(SCHEDULES),
+        every,
+        nothing,
+    )
+
+
+@settings(max_examples=150)
+@given(st.data(), st.sampled_from(["auto", *sorted(METHODS)]), st.sampled_from([None, 0.01, 0.5]))
+def test_no_curve_is_too_odd(data: st.DataObject, method: str, at: float | None) -> None:
+    runs = [data.draw(any_curve(f"r{i}")) for i in range(data.draw(st.integers(1, 6)))]
+    pool = Pool.of(runs)
+    for run in runs:
+        found = forecast_run(run, pool, at=at, method=method)
+        for value in (found.final, found.low, found.high):
+            assert value is None or (np.isfinite(value) and value > 0)
+        assert found.decided or found.why
+    if len(runs) > 1:
+        sweep = judge(
+            [replace(c, horizon=c.horizon or 100) for c in runs], pool, at=at, method=method
+        )
+        assert len(sweep.candidates) == len(runs)
