@@ -303,7 +303,7 @@ def any_curve(draw: st.DrawFn, name: str) -> Curve:
     )
 
 
-@settings(max_examples=150)
+@settings(max_examples=60)
 @given(st.data(), st.sampled_from(["auto", *sorted(METHODS)]), st.sampled_from([None, 0.01, 0.5]))
 def test_no_curve_is_too_odd(data: st.DataObject, method: str, at: float | None) -> None:
     runs = [data.draw(any_curve(f"r{i}")) for i in range(data.draw(st.integers(1, 6)))]
