@@ -21,6 +21,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from planner.curves.curve import Curve
 from planner.curves.errors import CurveError
+from planner.curves.forecast.interval import LARGEST_LOG
 from planner.curves.forecast.method import Method, Pool
 from planner.curves.forecast.prefix import UndecidableError, usable
 from planner.curves.forecast.runs import AUTO, LEAST_FRACTION, METHODS, check_method, named_curves
@@ -248,6 +249,8 @@ def _forecasts(
                 raise UndecidableError(f"{curve.facts.name} has no final loss")
             continue
         estimate = method.estimate(prefix, pool)
+        if not abs(estimate.log_final) < LARGEST_LOG:
+            raise UndecidableError(f"{curve.facts.name} is given no finite loss")
         finals.append(estimate.log_final)
         why = estimate.why
         error = estimate.apart if estimate.apart is not None else estimate.error

@@ -8,6 +8,9 @@ from statistics import NormalDist
 from planner.curves.forecast.choose import BackTest
 from planner.curves.forecast.method import Estimate
 
+LARGEST_LOG = 700.0
+"""A loss whose logarithm is beyond this is none."""
+
 _HALVINGS = 60
 
 
@@ -33,7 +36,7 @@ def interval(
         half = student_quantile(level, len(test.errors)) * test.rms
     else:
         return None, None
-    if not math.isfinite(half) or half > 700.0:
+    if not abs(estimate.log_final) + half < LARGEST_LOG:
         return None, None
     return math.exp(estimate.log_final - half), math.exp(estimate.log_final + half)
 

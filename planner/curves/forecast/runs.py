@@ -14,7 +14,7 @@ from planner.curves.errors import CurveError
 from planner.curves.forecast.choose import back_tests, choose
 from planner.curves.forecast.collapse import Collapse
 from planner.curves.forecast.combined import Combined
-from planner.curves.forecast.interval import interval
+from planner.curves.forecast.interval import LARGEST_LOG, interval
 from planner.curves.forecast.law_shape import MULTI_POWER, SURROGATE, law_methods
 from planner.curves.forecast.method import Method, Pool
 from planner.curves.forecast.prefix import UndecidableError, usable
@@ -246,6 +246,9 @@ def forecast_run(
             estimate = one.estimate(prefix, others)
         except UndecidableError as error:
             first = first or str(error)
+            continue
+        if not abs(estimate.log_final) < LARGEST_LOG:
+            first = first or f"{one.name} gives no finite loss"
             continue
         low, high = interval(estimate, tests.get(one.name), level)
         return Forecast(
