@@ -508,6 +508,7 @@ def main() -> None:
 
 
 from planner.cli import fitting as fitting  # noqa: E402  (registers its verb)
+from planner.cli import forecasting as forecasting  # noqa: E402  (registers its verbs)
 
 if __name__ == "__main__":
     main()

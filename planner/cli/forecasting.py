@@ -1,0 +1,224 @@
+"""The verbs that look ahead: planner forecast and planner select."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.cli.app import Json, print_json, read_plans, verb
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from planner.curves.forecast import Forecast
+    from planner.curves.select import Sweep
+
+ArchiveFolder = Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive.")]
+Metric = Annotated[
+    str | None,
+    typer.Option("--metric", help="Series; default: the train loss, or the only evaluation loss."),
+]
+MethodOption = Annotated[
+    str, typer.Option("--method", help="How; auto: what does best on finished runs.")
+]
+PlanOption = Annotated[
+    list[str] | None, typer.Option("--plan", help="Match runs to this plan; may be repeated.")
+]
+
+
+@verb
+def forecast(
+    archive: ArchiveFolder,
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[RUN...]", help="Names or ids; default: all unfinished runs."),
+    ] = None,
+    at: Annotated[
+        float | None,
+        typer.Option("--at", help="Pretend that only this fraction of each run was logged."),
+    ] = None,
+    metric: Metric = None,
+    level: Annotated[float, typer.Option("--level", help="Probability of the interval.")] = 0.9,
+    method: MethodOption = "auto",
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            help="Run to rest on, or the file of a reference; may be repeated; "
+            "default: all finished runs.",
+        ),
+    ] = None,
+    laws: Annotated[
+        str | None,
+        typer.Option("--laws", help="Laws file, as planner fit writes it: adds methods."),
+    ] = None,
+    plan: PlanOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 if a forecast is undecidable.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Forecast the final loss of runs, with an interval, from what they logged so far."""
+    from pathlib import Path
+
+    from planner.archive import Archive
+    from planner.curves import Reference
+    from planner.curves.forecast import forecast_runs
+    from planner.laws import load_laws
+
+    asked: list[str] | Reference = reference or []
+    if reference and len(reference) == 1 and (reference[0] == "-" or Path(reference[0]).is_file()):
+        asked = Reference.load(reference[0])
+    found = forecast_runs(
+        Archive(archive),
+        runs or (),
+        at=at,
+        metric=metric,
+        level=level,
+        method=method,
+        references=asked,
+        laws=load_laws(laws) if laws else None,
+        plans=read_plans(plan or []),
+    )
+    if json:
+        print_json(
+            {"schema": "planner.forecast/1", "forecasts": [_forecast_record(f) for f in found]}
+        )
+    else:
+        _print_forecasts(found)
+    if strict and not all(f.decided for f in found):
+        raise typer.Exit(1)
+
+
+def _forecast_record(forecast: Forecast) -> dict[str, object]:
+    return {
+        "run": forecast.run,
+        "name": forecast.name,
+        "metric": forecast.metric,
+        "reference": ", ".join(forecast.references) or None,
+        "at": forecast.at,
+        "final": forecast.final,
+        "low": forecast.low,
+        "high": forecast.high,
+        "level": forecast.level,
+        "method": forecast.method,
+        "why": forecast.why,
+        "actual": forecast.actual,
+        "back_tests": dict(forecast.back_tests),
+    }
+
+
+def _print_forecasts(forecasts: Sequence[Forecast]) -> None:
+    from planner.cli.columns import print_columns
+
+    if not forecasts:
+        print("no run is unfinished; --at FRACTION back-tests on finished runs")
+        return
+    header = ["run", "at", "final", "low", "high", "method"]
+    known = any(f.actual is not None for f in forecasts)
+    if known:
+        header += ["actual", "error"]
+    rows = []
+    for f in forecasts:
+        row = [
+            f.name,
+            "?" if f.at is None else f"{f.at:.0%}",
+            _loss(f.final),
+            _loss(f.low),
+            _loss(f.high),
+            f.method,
+        ]
+        if known:
+            wrong = f.final / f.actual - 1 if f.final and f.actual else None
+            row += [_loss(f.actual), "" if wrong is None else f"{wrong:+.2%}"]
+        rows.append(row)
+    print(f"{forecasts[0].metric}, intervals at {forecasts[0].level:.0%}")
+    print_columns(header, rows)
+    reasons: dict[str, list[str]] = {}
+    for f in forecasts:
+        if not f.decided:
+            reasons.setdefault(f.why, []).append(f.name)
+    for why, which in reasons.items():
+        more = f" and {len(which) - 1} more" if len(which) > 1 else ""
+        print(f"undecidable: {which[0]}{more}: {why}")
+
+
+def _loss(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+@verb
+def select(
+    archive: ArchiveFolder,
+    metric: Metric = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", help="Which runs are candidates, such as 'lr>=1e-4'; repeatable."),
+    ] = None,
+    at: Annotated[
+        float | None,
+        typer.Option("--at", help="Pretend that only this fraction of each candidate was logged."),
+    ] = None,
+    method: MethodOption = "auto",
+    plan: PlanOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit code 1 if a sweep is undecidable.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Say which settings of a sweep to stop now; exit code 1 if there are any."""
+    from dataclasses import asdict
+
+    from planner.archive import Archive
+    from planner.curves.select import select_runs
+
+    sweeps = select_runs(
+        Archive(archive),
+        metric=metric,
+        where=where or (),
+        at=at,
+        method=method,
+        plans=read_plans(plan or []),
+    )
+    if json:
+        print_json({"schema": "planner.select/1", "sweeps": [asdict(s) for s in sweeps]})
+    else:
+        _print_sweeps(sweeps)
+    stop = any(c.verdict == "stop" for s in sweeps for c in s.candidates)
+    if stop or (strict and any(s.method == "undecidable" for s in sweeps)):
+        raise typer.Exit(1)
+
+
+def _print_sweeps(sweeps: Sequence[Sweep]) -> None:
+    from planner.cli.columns import print_columns
+    from planner.units import format_count
+
+    if not sweeps:
+        print("no sweep is under way: two or more runs of one size, batch and horizon, unfinished")
+    for i, sweep in enumerate(sweeps):
+        size = "unknown size" if sweep.params is None else format_count(sweep.params)
+        at = "" if sweep.at is None else f", compared at {sweep.at:.0%} of training"
+        print(("\n" if i else "") + f"{size}, {sweep.horizon} steps, {sweep.metric}{at}")
+        print(f"{sweep.method}: {sweep.why}")
+        header = ["run", "lr", "loss now", "final", "best with", "regret", "verdict"]
+        known = any(c.actual is not None for c in sweep.candidates)
+        rows = []
+        for c in sweep.candidates:
+            row = [
+                c.name,
+                "" if c.lr is None else f"{c.lr:.3g}",
+                _loss(c.loss),
+                _loss(c.final),
+                "" if c.probability is None else f"{c.probability:.1%}",
+                "" if c.regret is None else f"{c.regret:.2%}",
+                c.verdict,
+            ]
+            rows.append([*row, _loss(c.actual)] if known else row)
+        print_columns([*header, "actual"] if known else header, rows)
+        if sweep.error is not None:
+            count = sum(c.verdict == "stop" for c in sweep.candidates)
+            print(
+                f"stopping {count} of {len(sweep.candidates)} saves {sweep.saved:.0%} of the "
+                f"sweep's compute; one forecast errs against another by {sweep.error:.2%}"
+            )
