@@ -485,20 +485,6 @@ def _report(report: Any) -> dict[str, Any]:
     }
 
 
-def _settings(given: list[str]) -> dict[str, str]:
-    settings = {}
-    for item in given:
-        name, equals, value = item.partition("=")
-        if not equals or not name:
-            raise UnitError(f"got {item!r}, wanted NAME=VALUE", field="--set")
-        settings[name.replace("-", "_")] = value
-    return settings
-
-
-from planner.cli import scoring as scoring  # noqa: E402  registers its verb
-from planner.cli import watching as watching  # noqa: E402  registers its verb
-
-
 def main() -> None:
     """Run the command line."""
     for name in ("stdout", "stderr"):
@@ -507,8 +493,11 @@ def main() -> None:
     app()
 
 
-from planner.cli import fitting as fitting  # noqa: E402  (registers its verb)
-from planner.cli import forecasting as forecasting  # noqa: E402  (registers its verbs)
+# each registers its verbs, in the order in which --help lists them
+from planner.cli import scoring as scoring  # noqa: E402
+from planner.cli import forecasting as forecasting  # noqa: E402
+from planner.cli import watching as watching  # noqa: E402
+from planner.cli import fitting as fitting  # noqa: E402
 
 if __name__ == "__main__":
     main()
