@@ -46,8 +46,9 @@ def lines(found: Assessment) -> list[str]:
         steps = ", ".join(f"{spike.step:,}" for spike in found.spikes[-6:])
         out.append(f"spikes    {len(found.spikes):<9} no alarm; the last at {steps}")
     out.append(f"state     {found.state}" + (f": {found.reason}" if found.reason else ""))
-    out += [f"ALARM     {alarm.kind} at step {alarm.step:,}: {alarm.evidence}"
-            for alarm in found.alarms]
+    out += [
+        f"ALARM     {alarm.kind} at step {alarm.step:,}: {alarm.evidence}" for alarm in found.alarms
+    ]
     return out
 
 

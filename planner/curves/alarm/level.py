@@ -60,7 +60,7 @@ def estimate_level(
     logs = log_excess(curve.values, reference.offset)
     shape, _ = reference.at(fraction, curve.facts.params)
     usable = np.isfinite(logs) & np.isfinite(shape) & (fraction >= start)
-    total = int(round((1.0 - start) * curve.horizon / max(curve.every, 1.0)))
+    total = round((1.0 - start) * curve.horizon / max(curve.every, 1.0))
     count = calibration_points(max(total, 1))
     if np.count_nonzero(usable) < count:
         return None

@@ -34,9 +34,7 @@ class Spike:
     deviations: float
 
 
-def find_spikes(
-    steps: Int64, values: Float64, *, deviations: float = _DEVIATIONS
-) -> list[Spike]:
+def find_spikes(steps: Int64, values: Float64, *, deviations: float = _DEVIATIONS) -> list[Spike]:
     """Return the upward jumps of a loss that last one or two points.
 
     Args:

@@ -168,9 +168,7 @@ def _stitched(old: Curve, new: Curve) -> Curve:
     if not keep.any():
         return new
     rates = old.lr[0] < (new.lr[0][0] if new.lr[0].size else new.steps[0])
-    facts = replace(
-        new.facts, boundaries=tuple(sorted({*new.facts.boundaries, int(new.steps[0])}))
-    )
+    facts = replace(new.facts, boundaries=tuple(sorted({*new.facts.boundaries, int(new.steps[0])})))
     return replace(
         new,
         facts=facts,

@@ -111,17 +111,26 @@ def webhook(address: str) -> Hook:
     except ValueError:
         raise CurveError("cannot be read as an address", field="--webhook") from None
     if parts.scheme not in ("http", "https") or not host:
-        raise CurveError("wanted an address that starts with http:// or https://", field="--webhook")
+        raise CurveError(
+            "wanted an address that starts with http:// or https://", field="--webhook"
+        )
     # user and password of an address go into a header, or no server sees them
     plain = urllib.parse.urlunsplit(
-        (parts.scheme, f"[{host}]{port}" if ":" in host else f"{host}{port}", parts.path or "/",
-         parts.query, "")
+        (
+            parts.scheme,
+            f"[{host}]{port}" if ":" in host else f"{host}{port}",
+            parts.path or "/",
+            parts.query,
+            "",
+        )
     )
     headers = {"Content-Type": "application/json", "User-Agent": "planner-watch"}
     if parts.username is not None:
         import base64
 
-        pair = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        pair = (
+            f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
+        )
         headers["Authorization"] = "Basic " + base64.b64encode(pair.encode()).decode()
 
     def send(document: dict[str, Any]) -> str:
