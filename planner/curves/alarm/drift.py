@@ -38,9 +38,9 @@ SHAPE_TOLERANCE = 0.002
 _SAME_SIZE = 0.1
 # The calibration: a tenth of the points, but enough to know their noise and no more than needed.
 _CALIBRATION = (0.1, 16, 1000)
-# Fraction of training over which a smoothed reference's own error is of one sign: the width of the
-# smoothing (`planner.curves.reference`).
-_WANDER_WIDTH = 0.05
+# Fraction of training over which a reference's own error is of one sign: the width of the
+# smoothing, or the distance of its points where it was not smoothed (`planner.curves.reference`).
+_SMOOTHED_WIDTH, _RAW_WIDTH = 0.05, 0.0025
 
 State = Literal["undecidable", "calibrating", "quiet", "alarm"]
 
@@ -156,7 +156,7 @@ def find_drift(
         shape_sd=scale,
         tolerance=_tolerance(reference, size) if tolerance is None else tolerance,
         wander=float(np.nanmedian(wander)),
-        wander_points=max(_WANDER_WIDTH * horizon / max(curve.every, 1.0), 1.0),
+        wander_points=max(_error_width(reference) * horizon / max(curve.every, 1.0), 1.0),
     )
     centred = residual - residual[:count].mean()
     hits = np.flatnonzero(scores.score > limit)
@@ -182,6 +182,14 @@ def _tolerance(reference: Reference, size: float | None) -> float:
     if size is not None and any(abs(n / size - 1.0) <= _SAME_SIZE for n in reference.sizes):
         return 0.0
     return SHAPE_TOLERANCE
+
+
+def _error_width(reference: Reference) -> float:
+    if reference.source != "runs":
+        return _SMOOTHED_WIDTH
+    # the error of a smoothed member differs along it
+    smoothed = any(float(np.ptp(member.error)) > 0.0 for member in reference.members)
+    return _SMOOTHED_WIDTH if smoothed else _RAW_WIDTH
 
 
 def _warmup(curve: Curve, reference: Reference) -> float:

@@ -10,8 +10,9 @@ far as the data tell it.
 Noise is not assumed to be white. Each window's statistic is divided by the root mean square that
 the same window's statistic had before the window began, but by no less than that of the next
 smaller window and than an AR(1) as correlated as what was seen would have; a scale seen too few
-times inherits the ratio of the next smaller scales, extrapolated where it grows. The statistics of all windows
-compare after the multiscale penalty sqrt(2 log(n / w)) (Duembgen and Spokoiny 2001), which lets
+times inherits the ratio of the next smaller scales, extrapolated where it grows. The statistics of
+all windows compare after the multiscale penalty sqrt(2 log(n / w)) (Duembgen and Spokoiny 2001),
+which lets
 long windows, for which there are few chances to err, alarm at less.
 """
 

@@ -1,4 +1,4 @@
-"""The drift statistic against generalized least squares written out, and its error by simulation."""
+"""The drift statistic against least squares written out, and its error by simulation."""
 
 from __future__ import annotations
 

@@ -32,7 +32,8 @@ def test_megatron_blowups(data_dir: Path, tmp_path: Path) -> None:
     assert min(train[one].values()) <= 1600
     assert min(valid[one].values()) <= 1400
     for name in ("blowup-4-adam-alibi-fp32-1805002", "blowup-4-adam-alibi-bf16-1804475"):
-        assert "stalled" in train[name] and "stalled" in valid[name]
+        assert "stalled" in train[name]
+        assert "stalled" in valid[name]
     assert "blowup-2-1793438" not in train  # two points: nothing can be said
 
 
@@ -48,12 +49,14 @@ def test_algoperf(data_dir: Path, tmp_path: Path, metric: str) -> None:
 @pytest.mark.parametrize("metric", [TRAIN, VALID])
 def test_wsd_cosine(data_dir: Path, tmp_path: Path, metric: str) -> None:
     found = called(curves(data_dir, "wsd_cosine_llama", metric, tmp_path))
-    assert len(found) == 1 and "lr0.005" in next(iter(found))
+    assert len(found) == 1
+    assert "lr0.005" in next(iter(found))
 
 
 def test_nanogpt_speedrun(data_dir: Path, tmp_path: Path) -> None:
     runs = curves(data_dir, "nanogpt_speedrun", TRAIN, tmp_path)
-    assert len(runs) == 8 and called(runs) == {}
+    assert len(runs) == 8
+    assert called(runs) == {}
     (order,) = data_orders(list(runs.values()))
     assert len(order) == 6
     shared = {b.step for b in hard_batches(list(runs.values())) if len(b.runs) == 6}

@@ -43,8 +43,10 @@ def test_shared_jumps_are_hard_batches() -> None:
     assert data_orders(runs) == [("a", "b", "c")]
     found = hard_batches(runs)
     assert [batch.step for batch in found] == common
-    assert found[0].runs == ("a", "b", "c") and found[0].quiet == ()
-    assert found[-1].runs == ("a", "b") and found[-1].quiet == ("c",)
+    assert found[0].runs == ("a", "b", "c")
+    assert found[0].quiet == ()
+    assert found[-1].runs == ("a", "b")
+    assert found[-1].quiet == ("c",)
 
 
 def test_runs_with_nothing_in_common() -> None:
