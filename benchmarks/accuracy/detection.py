@@ -107,7 +107,7 @@ spline, whose knots the Bayesian information criterion chooses; it is resampled 
 bootstrap (Politis and Romano 1994), so its correlation and its tails stay, but not what is slower
 than the spline. To it is added nothing, or a drift that grows from 0 at {ONSET:.0%} of training to
 {RISE:.0%} at its end. The detector knows neither level, noise, onset nor slope; it looks at each
-logged point from {START:.0%} of training on. Its threshold is that of white noise
+logged point from {START:.0%} of training on. Its threshold is simulated without these logs
 (`planner.curves.alarm.threshold`); the first table counts how often a whole healthy run passes it.
 The second shows the trade: the threshold is moved until so many of the simulated healthy runs raise
 an alarm. Beside it stand two detectors that nobody has: both know the level, the noise and the
