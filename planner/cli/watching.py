@@ -38,8 +38,9 @@ def watch(
         float, typer.Option("--alpha", help="Drift alarms per whole healthy run, 0.001 to 0.2.")
     ] = 0.01,
     tolerance: Annotated[
-        float, typer.Option("--tolerance", min=0.0, help="How far a healthy run may stray besides.")
-    ] = 0.0,
+        float | None,
+        typer.Option("--tolerance", min=0.0, help="How far a healthy run may stray besides."),
+    ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Steps of the whole run, if not logged.")
     ] = None,

@@ -31,11 +31,16 @@ Int64 = NDArray[np.int64]
 # early gaps from different warm-up fractions" (FACTS A8).
 START = 0.05
 _WARMUPS = 2.0
+# How far shapes of sizes a factor 4 apart differ besides what a multiple of the shape itself
+# explains: with it, 25M and 100M runs of one schedule (multipowerlaw) raise no alarm against each
+# other (benchmarks/accuracy/detection.py counts them).
+SHAPE_TOLERANCE = 0.002
+_SAME_SIZE = 0.1
 # The calibration: a tenth of the points, but enough to know their noise and no more than needed.
 _CALIBRATION = (0.1, 16, 1000)
-# Fraction of training over which a smoothed reference's own error is of one sign: the width of the
-# smoothing (`planner.curves.reference`).
-_WANDER_WIDTH = 0.05
+# Fraction of training over which a reference's own error is of one sign: the width of the
+# smoothing, or the distance of its points where it was not smoothed (`planner.curves.reference`).
+_SMOOTHED_WIDTH, _RAW_WIDTH = 0.05, 0.0025
 
 State = Literal["undecidable", "calibrating", "quiet", "alarm"]
 
@@ -84,7 +89,7 @@ def find_drift(
     alpha: float = 0.01,
     start: float = START,
     params: float | None = None,
-    tolerance: float = 0.0,
+    tolerance: float | None = None,
 ) -> DriftReport:
     """Watch a run against a reference, as it would have been watched while it was logged.
 
@@ -94,8 +99,9 @@ def find_drift(
         alpha: Probability of an alarm over the whole of a healthy run.
         start: Fraction of training from which on it is watched.
         params: N; None: that of the curve.
-        tolerance: How far (relative) a healthy residual may stray besides noise, the reference's own
-            error, and what is unknown of the change of shape with size.
+        tolerance: How far (relative) a healthy residual may stray besides noise, the reference's
+            own error, and what is unknown of the change of shape with size. None: nothing more for
+            a size that the reference holds, `SHAPE_TOLERANCE` for another or an unknown one.
 
     Raises:
         CurveError: ``alpha`` or ``start`` is out of range, or the metrics differ.
@@ -123,7 +129,7 @@ def find_drift(
     steps, t = curve.steps[usable], fraction[usable]
     residual = logs[usable] - shape[usable]
     # points of a healthy run, whole; those logged so far lie as densely as those to come
-    total = max(int(round((1.0 - begin) * horizon / max(curve.every, 1.0))), t.size)
+    total = max(round((1.0 - begin) * horizon / max(curve.every, 1.0)), t.size)
     count = calibration_points(total)
     if total < 2 * count:
         why = f"{total} points of a whole run are too few to tell drift from noise"
@@ -136,9 +142,11 @@ def find_drift(
     limit = threshold(alpha, total)
     values, noise = tame(residual, count)
     own = shape[usable]
-    drift = reference.drift(t, size)
-    scale = float(np.median(drift / np.maximum(np.abs(own), 1e-12)))
-    wander = reference.wander(t, size)
+    # over the whole of training, so that no point is judged by how much was logged after it
+    whole = np.linspace(begin, 1.0, 200, endpoint=False)
+    drift = reference.drift(whole, size)
+    scale = float(np.median(drift / np.maximum(np.abs(reference.at(whole, size)[0]), 1e-12)))
+    wander = reference.wander(whole, size)
     scores = ramp_scores(
         values,
         noise,
@@ -146,9 +154,9 @@ def find_drift(
         count,
         shape=own,
         shape_sd=scale,
-        tolerance=tolerance,
+        tolerance=_tolerance(reference, size) if tolerance is None else tolerance,
         wander=float(np.nanmedian(wander)),
-        wander_points=max(_WANDER_WIDTH * horizon / max(curve.every, 1.0), 1.0),
+        wander_points=max(_error_width(reference) * horizon / max(curve.every, 1.0), 1.0),
     )
     centred = residual - residual[:count].mean()
     hits = np.flatnonzero(scores.score > limit)
@@ -168,6 +176,20 @@ def find_drift(
         since=float(t[max(i - int(scores.window[i]), 0)]),
         rise=float(scores.rise[i]),
     )
+
+
+def _tolerance(reference: Reference, size: float | None) -> float:
+    if size is not None and any(abs(n / size - 1.0) <= _SAME_SIZE for n in reference.sizes):
+        return 0.0
+    return SHAPE_TOLERANCE
+
+
+def _error_width(reference: Reference) -> float:
+    if reference.source != "runs":
+        return _SMOOTHED_WIDTH
+    # the error of a smoothed member differs along it
+    smoothed = any(float(np.ptp(member.error)) > 0.0 for member in reference.members)
+    return _SMOOTHED_WIDTH if smoothed else _RAW_WIDTH
 
 
 def _warmup(curve: Curve, reference: Reference) -> float:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from planner.curves.curve import Curve
     from planner.curves.reference import Reference
 
+_LATER = 0.5
+_LEAST = 50  # points at which a level can be told
 _NORMAL = {0.9: 1.6448536269514722}
 
 
@@ -52,16 +54,18 @@ def estimate_level(
         level: Nominal coverage; 0.9.
 
     Returns:
-        None where fewer than the points of a calibration are known.
+        None where fewer than 50 points are known, or than calibrate a shorter run.
     """
     if curve.horizon is None:
         return None
     fraction = curve.fraction
     logs = log_excess(curve.values, reference.offset)
     shape, _ = reference.at(fraction, curve.facts.params)
-    usable = np.isfinite(logs) & np.isfinite(shape) & (fraction >= start)
-    total = int(round((1.0 - start) * curve.horizon / max(curve.every, 1.0)))
-    count = calibration_points(max(total, 1))
+    # the later half of what is logged: shapes differ least there, and it is nearest to the end
+    begin = max(start, _LATER * (curve.at or 0.0))
+    usable = np.isfinite(logs) & np.isfinite(shape) & (fraction >= begin)
+    total = round((1.0 - start) * curve.horizon / max(curve.every, 1.0))
+    count = min(calibration_points(max(total, 1)), _LEAST)
     if np.count_nonzero(usable) < count:
         return None
     t, f = fraction[usable], shape[usable]

@@ -8,9 +8,11 @@ to differ smoothly among healthy runs enters as a shape with a normal prior, and
 far as the data tell it.
 
 Noise is not assumed to be white. Each window's statistic is divided by the root mean square that
-the same window's statistic had before the window began; a scale seen too few times inherits the
-ratio of the next smaller scales, extrapolated where it grows. The statistics of all windows
-compare after the multiscale penalty sqrt(2 log(n / w)) (Duembgen and Spokoiny 2001), which lets
+the same window's statistic had before the window began, but by no less than that of the next
+smaller window and than an AR(1) as correlated as what was seen would have; a scale seen too few
+times inherits the ratio of the next smaller scales, extrapolated where it grows. The statistics of
+all windows compare after the multiscale penalty sqrt(2 log(n / w)) (Duembgen and Spokoiny 2001),
+which lets
 long windows, for which there are few chances to err, alarm at less.
 """
 
@@ -33,6 +35,8 @@ _LEAST_RATIO = 1.0
 # growth of the variance ratio from one scale to the next that is believed at most
 _GROWTH = 1.5
 _LARGEST_SQUARE = 25.0
+_LARGEST_PHI = 0.95
+_NEAR = 64  # points whose mean correlation is measured from
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -104,7 +108,7 @@ def ramp_scores(
     best = np.full(u.shape, -np.inf)
     window = np.zeros(u.shape, np.int64)
     rise = np.zeros(u.shape)
-    ratio = np.ones(u.shape)
+    ratio = first_ratio = _first_ratio(u, v, count)
     before = ratio
     for w in bank(total):
         # t runs over [first, n], k = t - w
@@ -135,16 +139,19 @@ def ramp_scores(
             z = np.sign(z) * np.maximum(np.abs(z) - worst, 0.0)
         seen = np.arange(first, n + 1) - first - w + 1
         looks = np.maximum(seen, 0)
-        squares = _sums(np.minimum(z * z, _LARGEST_SQUARE))
         inherited = ratio[..., first - 1 :] * np.clip(
             ratio[..., first - 1 :] / before[..., first - 1 :], 1.0, growth
         )
+        squares = _sums(np.minimum(z * z, _LARGEST_SQUARE * inherited))
         now = (prior_looks * inherited + squares[..., looks] / w) / (prior_looks + looks / w)
         before = ratio
         ratio = ratio.copy()
         ratio[..., first - 1 :] = now
         # what a mean over w points errs by the reference's own error, which has no own noise
-        floor = least_ratio + (wander**2 * min(w, wander_points)) * v[..., first - 1 :]
+        floor = (
+            np.maximum(np.maximum(first_ratio, before)[..., first - 1 :], least_ratio)
+            + (wander**2 * min(w, wander_points)) * v[..., first - 1 :]
+        )
         scaled = z / np.sqrt(np.maximum(now, floor)) - np.sqrt(2.0 * np.log(total / w))
         better = scaled > best[..., first - 1 :]
         best[..., first - 1 :] = np.where(better, scaled, best[..., first - 1 :])
@@ -152,6 +159,26 @@ def ramp_scores(
         rise[..., first - 1 :] = np.where(better, gu / gg * (w / total), rise[..., first - 1 :])
     best[..., : max(count - 1, 0)] = -np.inf
     return RampScores(best, window, rise)
+
+
+def _first_ratio(u: Float64, v: Float64, count: int) -> Float64:
+    """Return the long-run variance over that of ``noise`` if what was seen is an AR(1); 1 or more.
+
+    Before a window was seen often enough this is what is known of its noise.
+    """
+    n = u.shape[-1]
+    number = np.maximum(np.arange(n), count - 1)
+    # off the points before, few enough that a drift is no correlation
+    low = np.maximum(number + 1 - _NEAR, 0)
+    sums = _sums(u)
+    off = u - (sums[..., number + 1] - sums[..., low]) / (number + 1 - low)
+    pairs = _sums(off[..., 1:] * off[..., :-1])[..., number]
+    squares = _sums(off * off)
+    phi = pairs / np.maximum(squares[..., number], 1e-300)
+    # its estimate is too small by (1 + 3 phi) / n (Kendall 1954)
+    phi = np.clip(phi + (1.0 + 3.0 * phi) / (number + 1), 0.0, _LARGEST_PHI)
+    spread = squares[..., number + 1] / (number + 1) * v
+    return np.asarray(np.maximum(spread * (1.0 + phi) / (1.0 - phi), 1.0))
 
 
 def _sums(values: Float64) -> Float64:

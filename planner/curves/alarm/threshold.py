@@ -1,7 +1,8 @@
 """How high the drift score of a healthy run comes, by simulation.
 
-``thresholds.json`` holds quantiles of the highest score over a whole run of white noise, all
-estimates included, for runs of 30 to 50,000 watched points (`tools/alarm_thresholds.py` makes it).
+``thresholds.json`` holds quantiles of the highest score over a whole run of noise without
+correlation, but with heavy tails (Student's t, 4 degrees of freedom) and growing by a quarter, all
+estimates included, for runs of 30 to 20,000 watched points (`tools/alarm_thresholds.py` makes it).
 The statistic is divided by its own past size at each scale, so correlated noise hardly moves them:
 benchmarks/accuracy/detection.py counts false alarms on noise resampled from real runs.
 """

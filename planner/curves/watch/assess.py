@@ -113,7 +113,7 @@ def assess(
     reference: Reference | None = None,
     *,
     alpha: float = 0.01,
-    tolerance: float = 0.0,
+    tolerance: float | None = None,
 ) -> Assessment:
     """Say what can be said of a run so far.
 
