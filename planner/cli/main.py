@@ -494,10 +494,10 @@ def main() -> None:
 
 
 # each registers its verbs, in the order in which --help lists them
-from planner.cli import scoring as scoring  # noqa: E402
-from planner.cli import forecasting as forecasting  # noqa: E402
-from planner.cli import watching as watching  # noqa: E402
 from planner.cli import fitting as fitting  # noqa: E402
+from planner.cli import forecasting as forecasting  # noqa: E402
+from planner.cli import scoring as scoring  # noqa: E402
+from planner.cli import watching as watching  # noqa: E402
 
 if __name__ == "__main__":
     main()
