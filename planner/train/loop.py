@@ -139,6 +139,7 @@ class _Training:
         values = table_values(model, run)
         model.to(device=who.device, dtype=torch.float64 if precision == "fp64" else None)
         self.called: nn.Module = spread(model, who)
+        model.fault = job.settings.fault
         self.model = model
         # Taken once: while FSDP holds whole weights, the modules show those and not its shards.
         self.tensors = list(model.tensors())
@@ -237,12 +238,14 @@ class _Training:
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
-        """Return the mean loss over the first held-out sequences."""
+        """Return the mean loss over held-out sequences that are evenly spaced."""
         there = self.data.windows(self.run.model.seq_len, validation=True)
         count = min(there, self.job.settings.eval_sequences) // self.who.count
         if not count:
             return {}
-        numbers = np.arange(count, dtype=np.int64) * self.who.count + self.who.rank
+        every = count * self.who.count
+        numbers = (np.arange(count, dtype=np.int64) * self.who.count + self.who.rank) * there
+        numbers //= every
         loss_sum = torch.zeros((), device=self.who.device, dtype=torch.float64)
         # not through DDP: nothing is exchanged here
         forward = self.model if self.who.parallel == "ddp" else self.forward
@@ -348,6 +351,7 @@ class _Training:
             "precision": self.precision,
             "device": self.who.device.type,
             "compile": job.settings.compile,
+            "fault": None if job.settings.fault is None else job.settings.fault.model_dump(),
             "balance_loss": None if run.model.experts is None else job.settings.balance_loss,
             "planner": __version__,
             "torch": str(torch.__version__),

@@ -23,12 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from planner.train.errors import TrainError
+from planner.train.faults import narrowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from planner.plan.model import Model as Shape
     from planner.plan.model import Run
+    from planner.train.config import Fault
 
 NORM_EPS = 1e-5
 ROPE_BASE = 10_000.0
@@ -255,6 +257,7 @@ class Transformer(nn.Module):
             )
         )
         self.register_buffer("position", _position_table(self.shape), persistent=False)
+        self.fault: Fault | None = None
         self.initialize(run, seed)
 
     @torch.no_grad()
@@ -309,6 +312,8 @@ class Transformer(nn.Module):
         h, balance = self.hidden(tokens)
         logits = self.logits(h)
         logits = logits if logits.dtype == torch.float64 else logits.float()
+        if self.fault is not None:
+            logits = narrowed(logits, self.fault)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return loss, balance
 
