@@ -288,6 +288,8 @@ def _sizes(model: Transformer, tokens: Tensor) -> dict[str, float]:
     h, _ = model.hidden(tokens[:, :-1])
     for hook in hooks:
         hook.remove()
+    for name in ("attention", "ffn"):
+        seen[name] = seen[name] * getattr(last, name).multiplier
     seen |= {"hidden": h, "added": h - seen["embedding"], "logits": model.logits(h)}
     return {name: _rms(seen[name]) for name in ACTIVATIONS}
 

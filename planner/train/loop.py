@@ -198,11 +198,9 @@ class _Training:
                 objective = loss
                 if balance is not None:
                     objective = loss + settings.balance_loss * balance
-                (objective / parts).backward()
+                (objective if parts == 1 else objective / parts).backward()
             loss_sum += loss.detach()
-        parameters = [parameter for _, _, parameter in self.tensors]
-        limit = run.optimizer.grad_clip
-        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        norm = self._clipped()
         before = self._copies() if settings.update_norms else {}
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -216,6 +214,15 @@ class _Training:
         if settings.update_norms:
             values |= self._norms(before)
         return mean, values
+
+    def _clipped(self) -> Tensor:
+        """Clip the gradients as the plan says; return their norm before that."""
+        parameters = [parameter for _, _, parameter in self.tensors]
+        limit = self.run.optimizer.grad_clip
+        if limit is not None:
+            return torch.nn.utils.clip_grad_norm_(parameters, limit)
+        found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return torch.nn.utils.get_total_norm(found)
 
     def _batch(self, part: int) -> tuple[Tensor, Tensor]:
         """Return inputs and targets, (micro, S), of this process's part of the step."""
