@@ -21,13 +21,13 @@ INPUTS := pyproject.toml CMakeLists.txt LICENSE README.md \
   $(shell find csrc planner templates ! -name '*.py[co]' ! -name __pycache__)
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
-.PHONY: help demo test lint format bench bench-startup bench-archive test-cerebras \
+.PHONY: help demo test lint format bench bench-startup bench-archive evaluate test-cerebras \
   test-sanitizers test-emulated fuzz clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
-	@echo "make lint | format | bench | bench-startup | bench-archive | test-cerebras"
+	@echo "make lint | format | bench | bench-startup | bench-archive | evaluate | test-cerebras"
 	@echo "make test-sanitizers | test-emulated | fuzz | clean"
 
 demo: $(DONE)/wheel
@@ -55,6 +55,12 @@ bench-startup: $(DONE)/wheel
 # Ten thousand synthetic runs; BENCH_ARGS="--runs 1000" for fewer, "--scale 100000" for more.
 bench-archive: $(DONE)/wheel
 	$(BIN)/python benchmarks/archive.py $(BENCH_ARGS)
+
+# How well the analytics do on real runs; EVALUATE_ARGS="ladder" for a part, printed.
+EVALUATE_ARGS ?= -o docs/accuracy.md --json build/accuracy.json
+evaluate: $(DONE)/wheel $(DONE)/test
+	@mkdir -p build
+	$(BIN)/python benchmarks/accuracy $(EVALUATE_ARGS)
 
 # The kernel against its peers, all in one process; BENCH_ARGS="w1 --quick" for a part of it.
 BENCH_ARGS ?=

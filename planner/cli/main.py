@@ -7,7 +7,6 @@ part is not installed, 70 an internal error, 130 interrupted.
 
 from __future__ import annotations
 
-import functools
 import os
 import sys
 from collections.abc import Callable
@@ -16,76 +15,20 @@ from typing import Annotated, Any
 
 import typer
 
-from planner.errors import OutputError, PlannerError, UnitError
-
-INTERNAL_ERROR = 70
-INTERRUPTED = 130
-
-# pydantic would look through every installed distribution for plugins: 40 ms for nothing here.
-os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
-
-app = typer.Typer(
-    name="planner",
-    help="Plan families of language models that train predictably at every size.",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
+from planner.cli.app import (
+    Force,
+    Json,
+    LogPaths,
+    MappingOption,
+    PlanFile,
+    SpecFile,
+    app,
+    json_text,
+    print_json,
+    read_plans,
+    verb,
 )
-
-SpecFile = Annotated[str, typer.Argument(metavar="SPEC", help="Spec (YAML); - is standard input.")]
-PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="Plan; - is standard input.")]
-LogPaths = Annotated[
-    list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns or URLs of logs.")
-]
-MappingOption = Annotated[
-    str | None, typer.Option("--mapping", help="YAML: what the logs do not say by themselves.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
-Force = Annotated[bool, typer.Option("--force", help="Overwrite files that were edited.")]
-
-
-def verb(function: Callable[..., None]) -> Callable[..., None]:
-    """Register a verb; turn errors into one sentence and an exit code."""
-
-    @functools.wraps(function)
-    def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            function(*args, **kwargs)
-            sys.stdout.flush()
-        except PlannerError as error:
-            for line in str(error).splitlines():
-                print(f"error: {line}", file=sys.stderr)
-            raise typer.Exit(error.exit_code) from None
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
-        except (BrokenPipeError, SystemExit):
-            # the reader has seen enough, as in `planner plan ... | head`; rich exits by itself
-            _drop_output()
-            raise typer.Exit(0) from None
-        except typer.Exit:
-            raise
-        except Exception as error:
-            if isinstance(error, OSError) and error.filename is None:
-                # only what is printed has no name
-                _drop_output()
-                print(f"error: <stdout>: cannot be written: {error.strerror}", file=sys.stderr)
-                raise typer.Exit(OutputError.exit_code) from None
-            if os.environ.get("PLANNER_TRACEBACK"):
-                raise
-            detail = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-            print(
-                f"internal error: {detail} (set PLANNER_TRACEBACK=1 to see where)", file=sys.stderr
-            )
-            raise typer.Exit(INTERNAL_ERROR) from None
-
-    return app.command()(run)
-
-
-def _drop_output() -> None:
-    """Send what is still to be printed nowhere, so that the interpreter's exit says nothing."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+from planner.errors import UnitError
 
 
 def _version(wanted: bool) -> None:
@@ -157,7 +100,7 @@ def explain(
 
     found = explain_field(read_plan(plan), target)
     if json:
-        _print_json({"schema": "planner.explain/1", "fields": found})
+        print_json({"schema": "planner.explain/1", "fields": found})
     else:
         from planner.cli.tables import print_explanation
 
@@ -176,7 +119,7 @@ def diff(
 
     changes = diff_plans(read_plan(before), read_plan(after))
     if json:
-        _print_json({"schema": "planner.diff/1", "changes": changes})
+        print_json({"schema": "planner.diff/1", "changes": changes})
     else:
         from planner.cli.tables import print_changes
 
@@ -206,7 +149,7 @@ def tradeoff(
     law = published()["iso-loss"]
     points = trade_off(law, tpp=tpp, extra_compute=extra_compute, params_ratio=params)
     if json:
-        _print_json({"schema": "planner.tradeoff/1", "law": law, "points": points})
+        print_json({"schema": "planner.tradeoff/1", "law": law, "points": points})
     else:
         from planner.cli.tables import print_trade_off
 
@@ -227,7 +170,7 @@ def schema(
     }
     if of not in schemas:
         raise UnitError(f"got {of!r}, wanted spec or plan", field="schema")
-    _print_json(schemas[of]())
+    print_json(schemas[of]())
 
 
 @verb
@@ -264,7 +207,7 @@ def render(
     )
     checks = check_bundle(output) if check else ()
     if json:
-        _print_json(
+        print_json(
             {
                 "schema": "planner.render/1",
                 "target": bundle.rendered.target,
@@ -295,7 +238,7 @@ def targets(
 
     described = [describe(name) for name in ([target] if target else target_names())]
     if json:
-        _print_json({"schema": "planner.targets/1", "targets": described})
+        print_json({"schema": "planner.targets/1", "targets": described})
     else:
         from planner.cli.tables import print_targets
 
@@ -347,7 +290,7 @@ def prepare(
     )
     about = made.data.about
     if json:
-        _print_json({"schema": "planner.prepare/1", "data": about, "skipped": made.skipped})
+        print_json({"schema": "planner.prepare/1", "data": about, "skipped": made.skipped})
         return
     print(
         f"{about.source}: {about.train:,} training and {about.validation:,} held-out tokens of "
@@ -480,9 +423,9 @@ def coordinate_check(
     if output is not None and output != "-":
         from planner.plan.store import write_text
 
-        write_text(output, _json_text(document))
+        write_text(output, json_text(document))
     if json or output == "-":
-        sys.stdout.write(_json_text(document))
+        sys.stdout.write(json_text(document))
     else:
         from planner.cli.tables import print_coordinates
 
@@ -514,7 +457,7 @@ def ingest(
             paths, output, mapping=rules, workers=workers or _cores(), progress=progress
         )
     if json:
-        _print_json({"schema": "planner.ingest/1", "archive": output, **_report(report)})
+        print_json({"schema": "planner.ingest/1", "archive": output, **_report(report)})
     else:
         print_report(report, output)
     if not report.ok:
@@ -545,7 +488,7 @@ def runs(
         sort=sort,
         limit=limit,
         columns=None if json else SHORT,
-        plans=_plans(plan or []),
+        plans=read_plans(plan or []),
         parsed=not json,
     )
     if json:
@@ -567,19 +510,11 @@ def inspect(paths: LogPaths, mapping: MappingOption = None, json: Json = False) 
 
     found = inspect_logs(paths, mapping=read_mapping(mapping) if mapping else None)
     if json:
-        _print_json({"schema": "planner.inspect/1", **inspection(found)})
+        print_json({"schema": "planner.inspect/1", **inspection(found)})
     else:
         print_inspection(found)
     if found.failed:
         raise typer.Exit(1)
-
-
-def _plans(names: list[str]) -> list[Any]:
-    if not names:
-        return []
-    from planner.plan import read_plan
-
-    return [read_plan(name) for name in names]
 
 
 def _cores() -> int:
@@ -610,18 +545,6 @@ def _settings(given: list[str]) -> dict[str, str]:
             raise UnitError(f"got {item!r}, wanted NAME=VALUE", field="--set")
         settings[name.replace("-", "_")] = value
     return settings
-
-
-def _print_json(value: Any) -> None:
-    sys.stdout.write(_json_text(value))
-
-
-def _json_text(value: Any) -> str:
-    import json
-
-    from planner.plan.codec import to_json
-
-    return json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n"
 
 
 def main() -> None:

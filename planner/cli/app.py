@@ -1,0 +1,105 @@
+"""What every verb shares: how it is registered, its common options, how it prints JSON."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from planner.errors import OutputError, PlannerError
+
+INTERNAL_ERROR = 70
+INTERRUPTED = 130
+
+# pydantic would look through every installed distribution for plugins: 40 ms for nothing here.
+os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+
+app = typer.Typer(
+    name="planner",
+    help="Plan families of language models that train predictably at every size.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+SpecFile = Annotated[str, typer.Argument(metavar="SPEC", help="Spec (YAML); - is standard input.")]
+PlanFile = Annotated[str, typer.Argument(metavar="PLAN", help="Plan; - is standard input.")]
+LogPaths = Annotated[
+    list[str], typer.Argument(metavar="PATH...", help="Files, folders, patterns or URLs of logs.")
+]
+MappingOption = Annotated[
+    str | None, typer.Option("--mapping", help="YAML: what the logs do not say by themselves.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite files that were edited.")]
+
+
+def verb(function: Callable[..., None]) -> Callable[..., None]:
+    """Register a verb; turn errors into one sentence and an exit code."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            function(*args, **kwargs)
+            sys.stdout.flush()
+        except PlannerError as error:
+            for line in str(error).splitlines():
+                print(f"error: {line}", file=sys.stderr)
+            raise typer.Exit(error.exit_code) from None
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except (BrokenPipeError, SystemExit):
+            # the reader has seen enough, as in `planner plan ... | head`; rich exits by itself
+            _drop_output()
+            raise typer.Exit(0) from None
+        except typer.Exit:
+            raise
+        except Exception as error:
+            if isinstance(error, OSError) and error.filename is None:
+                # only what is printed has no name
+                _drop_output()
+                print(f"error: <stdout>: cannot be written: {error.strerror}", file=sys.stderr)
+                raise typer.Exit(OutputError.exit_code) from None
+            if os.environ.get("PLANNER_TRACEBACK"):
+                raise
+            detail = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            print(
+                f"internal error: {detail} (set PLANNER_TRACEBACK=1 to see where)", file=sys.stderr
+            )
+            raise typer.Exit(INTERNAL_ERROR) from None
+
+    return app.command()(run)
+
+
+def _drop_output() -> None:
+    """Send what is still to be printed nowhere, so that the interpreter's exit says nothing."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def read_plans(names: list[str]) -> list[Any]:
+    """Read plan files."""
+    if not names:
+        return []
+    from planner.plan import read_plan
+
+    return [read_plan(name) for name in names]
+
+
+def print_json(value: Any) -> None:
+    """Print one JSON document."""
+    sys.stdout.write(json_text(value))
+
+
+def json_text(value: Any) -> str:
+    """Return a value as a JSON document."""
+    import json
+
+    from planner.plan.codec import to_json
+
+    return json.dumps(to_json(value), indent=1, ensure_ascii=False) + "\n"
