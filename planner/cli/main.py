@@ -23,7 +23,6 @@ from planner.cli.app import (
     PlanFile,
     SpecFile,
     app,
-    json_text,
     print_json,
     read_plans,
     verb,
@@ -375,66 +374,6 @@ def train(
 
 
 @verb
-def coordinate_check(
-    file: PlanFile,
-    run: Annotated[str | None, typer.Option(help="Run that gives the architecture.")] = None,
-    width: Annotated[
-        int | None, typer.Option(help="Narrowest width; default the plan's base width.")
-    ] = None,
-    depth: Annotated[
-        int | None,
-        typer.Option(help="Shallowest depth; default the plan's base depth, else the run's."),
-    ] = None,
-    factors: Annotated[str, typer.Option(help="What both are multiplied by.")] = "1,2,4,8",
-    steps: Annotated[int, typer.Option(help="Updates, each at the peak rate.")] = 10,
-    sequences: Annotated[int, typer.Option(help="Sequences an update.")] = 8,
-    seeds: Annotated[int, typer.Option(help="Seeds that are averaged over.")] = 3,
-    parametrization: Annotated[
-        str | None, typer.Option(help="Instead of the plan's: standard, mup or completep.")
-    ] = None,
-    data: Annotated[str | None, typer.Option(help="Data folder; default made-up tokens.")] = None,
-    tolerance: Annotated[float, typer.Option(help="Relative spread that passes.")] = 0.2,
-    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("-o", "--output", help="Write the JSON document here; - prints it."),
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Check that activations keep their scale over width and depth; exit code 1 if they do not."""
-    from planner.cli.training import check_coordinates
-    from planner.train.extra import require_torch
-
-    require_torch()
-    document = check_coordinates(
-        file,
-        run,
-        width=width,
-        depth=depth,
-        factors=factors,
-        steps=steps,
-        sequences=sequences,
-        seeds=seeds,
-        kind=parametrization,
-        data=data,
-        tolerance=tolerance,
-        threads=threads,
-    )
-    if output is not None and output != "-":
-        from planner.plan.store import write_text
-
-        write_text(output, json_text(document))
-    if json or output == "-":
-        sys.stdout.write(json_text(document))
-    else:
-        from planner.cli.tables import print_coordinates
-
-        print_coordinates(document)
-    if not document["ok"]:
-        raise typer.Exit(1)
-
-
-@verb
 def ingest(
     paths: LogPaths,
     output: Annotated[
@@ -545,6 +484,9 @@ def _settings(given: list[str]) -> dict[str, str]:
             raise UnitError(f"got {item!r}, wanted NAME=VALUE", field="--set")
         settings[name.replace("-", "_")] = value
     return settings
+
+
+import planner.cli.checks  # noqa: E402, F401  its verbs come after the ones above
 
 
 def main() -> None:

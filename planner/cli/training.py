@@ -1,19 +1,15 @@
-"""What `planner train` shows and says, and what `planner coordinate-check` runs."""
+"""What `planner train` shows and says."""
 
 from __future__ import annotations
 
-import math
 import os
 import sys
-from typing import TYPE_CHECKING, Any, cast, get_args
-
-from planner.errors import UnitError
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from planner.train.config import Job
-    from planner.train.coordinates import Point
     from planner.train.loop import Outcome
 
 
@@ -68,118 +64,3 @@ def report(job: Job, outcome: Outcome, output: Path) -> int:
     if first:
         print(f"{job.run.name}: {steps}{loss}; {output}")
     return 0
-
-
-def check_coordinates(
-    file: str,
-    name: str | None,
-    *,
-    width: int | None,
-    depth: int | None,
-    factors: str,
-    steps: int,
-    sequences: int,
-    seeds: int,
-    kind: str | None,
-    data: str | None,
-    tolerance: float,
-    threads: int | None,
-) -> dict[str, Any]:
-    """Run a coordinate check on a plan; return its JSON document.
-
-    Raises:
-        PlannerError: If the plan, its run, the data or a number does not fit.
-    """
-    from planner.cli.archive_tables import progress_bar
-    from planner.models.parametrization import Kind
-    from planner.plan import read_plan
-    from planner.plan.codec import to_json
-    from planner.train.config import choose_run
-    from planner.train.data import check_fits, open_data
-
-    kinds = get_args(Kind)
-    if kind is not None and kind not in kinds:
-        raise UnitError(
-            f"got {kind!r}, wanted one of {', '.join(kinds)}", field="--parametrization"
-        )
-    for field, number in (
-        ("--width", width),
-        ("--depth", depth),
-        ("--steps", steps),
-        ("--sequences", sequences),
-        ("--seeds", seeds),
-        ("--threads", threads),
-    ):
-        if number is not None and number < 1:
-            raise UnitError(f"got {number}, wanted a positive number", field=field)
-    if not 0 < tolerance < math.inf:
-        raise UnitError(f"got {tolerance:g}, wanted a positive number", field="--tolerance")
-    ratios = _factors(factors)
-    plan = read_plan(file)
-    run = choose_run(plan, name, file, default_first=True)
-    tokens = None if data is None else open_data(data)
-    if tokens is not None:
-        check_fits(tokens, run)
-
-    import torch
-
-    from planner.train.coordinates import coordinate_check
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    rule = plan.parametrization
-    # only CompleteP has a depth that its values are tuned at
-    shallowest = rule.base_depth if rule.kind == "completep" else run.model.n_layers
-    with progress_bar(quiet=False) as tell:
-        done: list[Point] = []
-
-        def note(point: Point) -> None:
-            done.append(point)
-            if tell is not None:
-                tell("shapes", len(done), 2 * len(ratios))
-
-        check = coordinate_check(
-            run,
-            rule,
-            width=width or rule.base_width,
-            depth=depth or shallowest,
-            factors=ratios,
-            steps=steps,
-            sequences=sequences,
-            seeds=range(seeds),
-            kind=cast("Kind | None", kind),
-            data=tokens,
-            tolerance=tolerance,
-            progress=note,
-        )
-    return {
-        "schema": "planner.coordinates/1",
-        "plan": plan.digest,
-        "run": run.name,
-        "parametrization": check.parametrization,
-        "steps": check.steps,
-        "seeds": seeds,
-        "tolerance": tolerance,
-        "spread": _finite(check.spread),
-        "promised": list(check.promised),
-        "ok": check.ok,
-        "points": [_finite(to_json(point)) for point in check.points],
-    }
-
-
-def _finite(value: Any) -> Any:
-    """Return a JSON value with null for what is not finite: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _factors(text: str) -> list[int]:
-    wanted = "rising whole numbers such as 1,2,4,8, at least two"
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if len(found) < 2 or found[0] < 1 or found != sorted(set(found)):
-        raise UnitError(f"got {text!r}, wanted {wanted}", field="--factors")
-    return found
