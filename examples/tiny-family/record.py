@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import json
 import os
 import platform
@@ -28,7 +29,7 @@ from ruamel.yaml import YAML
 from planner.compile import compile_plan
 from planner.plan import Plan, Run
 from planner.plan.runfile import RunFile, dump_run_file
-from planner.spec import parse_spec
+from planner.spec import load_spec, parse_spec
 
 HERE = Path(__file__).resolve().parent
 LOW, HIGH = 20, 80  # tokens per parameter of the two bands
@@ -63,6 +64,8 @@ def compiled(**changes: Any) -> Plan:
 
     The sections that a spec declares over a preset field by field are changed so here, too.
     """
+    if not changes:
+        return compile_plan(load_spec(HERE / "family.yaml"))
     spec = YAML(typ="safe").load(HERE / "family.yaml")
     for section, value in changes.items():
         by_field = section in ("parametrization", "schedule")
@@ -236,6 +239,7 @@ def collect(work: Path) -> None:
         packed.write_bytes(gzip.compress(log, 9, mtime=0))
         entry = json.loads((out / "done.json").read_text())
         entry["wall_seconds"] = round(_wall_seconds(log), 1)
+        entry["log_sha256"] = hashlib.sha256(log).hexdigest()
         entries.append(entry)
     (HERE / "MANIFEST.json").write_text(json.dumps(entries, indent=1) + "\n")
     print(f"{len(entries)} of {len(list(tasks()))} runs")
