@@ -36,6 +36,8 @@ LOW, HIGH = 20, 80  # tokens per parameter of the two bands
 EXTRA_SEEDS = (1, 2, 3)
 SWEEP_TAUS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SWEEP_RATES = (0.5, 1.0, 2.0)  # times the base learning rate
+# The second protocol: seeds from 10 on, so many for each of the four smaller sizes.
+AVERAGED = (16, 8, 4, 2)
 FAULT_SIZE, FAULT_FROM, FAULT_SCALE = 3, 0.6, 6.0
 DIVERGED_RATE = 400.0
 # What one core of the recording machine did in the pilot: seconds an update, operations a second.
@@ -51,6 +53,7 @@ class Task:
     plan: Plan
     run: Run
     starts: tuple[dict[str, Any], ...]
+    protocol: int = 1
 
     @property
     def seconds(self) -> float:
@@ -85,12 +88,43 @@ def mismatched() -> Plan:
 
 
 def tasks() -> Iterator[Task]:
-    """Yield every run in the order of training: the most evidence for the least time first."""
-    family, fixed = compiled(), mismatched()
-    constant = compiled(family="tiny-family-constant", tpp=[HIGH], schedule={"kind": "constant"})
+    """Yield every run in the order of training."""
+    yield from first_protocol()
+    yield from second_protocol()
 
-    def band(plan: Plan, tpp: float) -> list[Run]:
-        return [run for run in plan.runs if run.name.endswith(f"-{tpp:g}tpp")]
+
+def second_protocol() -> Iterator[Task]:
+    """Yield the runs whose curves are averaged over seeds, three variants of a size together."""
+    family, fixed = compiled(), mismatched()
+    constant = constant_rate()
+    for size, count in enumerate(AVERAGED):
+        for seed in range(10, 10 + count):
+            for group, plan, run, label in (
+                ("matched", family, band(family, HIGH)[size], ""),
+                ("matched", family, band(family, LOW)[size], ""),
+                ("mismatched", fixed, band(fixed, HIGH)[size], "-fixed"),
+                ("constant", constant, band(constant, HIGH)[size], "-constant"),
+            ):
+                if group == "constant" and size == len(AVERAGED) - 1:
+                    continue
+                name = f"{run.name}{label}-seed{seed}"
+                yield Task(name, group, plan, run, ({"seed": seed},), protocol=2)
+
+
+def band(plan: Plan, tpp: float) -> list[Run]:
+    """Return a plan's runs at a TPP, by size."""
+    return [run for run in plan.runs if run.name.endswith(f"-{tpp:g}tpp")]
+
+
+def constant_rate() -> Plan:
+    """Compile the family with another schedule: a constant learning rate after the warm-up."""
+    return compiled(family="tiny-family-constant", tpp=[HIGH], schedule={"kind": "constant"})
+
+
+def first_protocol() -> Iterator[Task]:
+    """Yield its runs: the most evidence for the least time first."""
+    family, fixed = compiled(), mismatched()
+    constant = constant_rate()
 
     def task(group: str, name: str, plan: Plan, run: Run, *starts: dict[str, Any]) -> Task:
         return Task(name, group, plan, run, starts or ({},))
@@ -211,6 +245,7 @@ def record(work: Path) -> int:
             mark.touch()
         values = {
             "name": task.name,
+            "protocol": task.protocol,
             "group": task.group,
             "run": task.run.name,
             "run_digest": task.run.digest,
@@ -237,7 +272,7 @@ def collect(work: Path) -> None:
         log = (out / "log.jsonl").read_bytes()
         packed = HERE / "runs" / f"{task.name}.jsonl.gz"
         packed.write_bytes(gzip.compress(log, 9, mtime=0))
-        entry = json.loads((out / "done.json").read_text())
+        entry = {"protocol": task.protocol, **json.loads((out / "done.json").read_text())}
         entry["wall_seconds"] = round(_wall_seconds(log), 1)
         entry["log_sha256"] = hashlib.sha256(log).hexdigest()
         entries.append(entry)
