@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.app import Force, Json, PlanFile, print_json
+from planner.cli.app import Force, Json, PlanFile, print_json, verb
 from planner.errors import UnitError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from planner.render import Rendered
 
 
+@verb
 def render(
     plan: PlanFile,
     output: Annotated[
@@ -90,6 +91,7 @@ def render(
         raise typer.Exit(1)
 
 
+@verb
 def targets(
     target: Annotated[
         str | None, typer.Argument(metavar="[TARGET]", help="Show this one with its options.")

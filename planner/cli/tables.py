@@ -288,34 +288,3 @@ def print_targets(described: Sequence[dict[str, Any]], *, options: bool) -> None
             for item in first["options"]:
                 table.add_row(Text(item["name"]), Text(str(item["default"])), Text(item["help"]))
             out.print(table)
-
-
-def print_coordinates(document: dict[str, Any]) -> None:
-    """Print a coordinate check: the activations after the updates at each shape, and verdicts."""
-    out = console()
-    points = document["points"]
-    out.print(
-        f"{document['parametrization']}, {document['steps']} updates at the peak learning rate, "
-        f"{document['seeds']} seeds; root mean squares after them"
-    )
-    for axis, spread in document["spread"].items():
-        rows = [point for point in points if point["axis"] == axis]
-        table = Table(box=box.SIMPLE_HEAD)
-        for name in (axis, *rows[0]["after"], "loss"):
-            table.add_column(name, justify="right")
-        for point in rows:
-            table.add_row(
-                str(point["d_model" if axis == "width" else "n_layers"]),
-                *("nan" if size is None else f"{size:.4g}" for size in point["after"].values()),
-                "nan" if point["loss"] is None else f"{point['loss']:.3f}",
-            )
-        out.print(table)
-        if spread is None:
-            out.print(f"does not keep its scale over {axis}: a model diverged")
-            continue
-        word = "keeps" if spread <= document["tolerance"] else "does not keep"
-        out.print(
-            f"{word} its scale over {axis}: added and hidden stay within {spread:.1%} of the "
-            f"first row (tolerance {document['tolerance']:.0%})"
-            + ("" if axis in document["promised"] else "; muP does not promise to")
-        )

@@ -1,185 +1,144 @@
-"""What `planner train` shows and says, and what `planner coordinate-check` runs."""
+"""The verbs that prepare data and train."""
 
 from __future__ import annotations
 
-import math
-import os
-import sys
-from typing import TYPE_CHECKING, Any, cast, get_args
+from pathlib import Path
+from typing import Annotated
 
+import typer
+
+from planner.cli.app import (
+    Json,
+    print_json,
+    verb,
+)
 from planner.errors import UnitError
 
-if TYPE_CHECKING:
-    from pathlib import Path
 
-    from planner.train.config import Job
-    from planner.train.coordinates import Point
-    from planner.train.loop import Outcome
+@verb
+def prepare(
+    output: Annotated[Path, typer.Option("-o", "--output", help="Data folder to make.")],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[FOLDER]", help="Folder of texts; or --corpus.")
+    ] = None,
+    corpus: Annotated[
+        str | None, typer.Option(help="python: the sources of the standard library here.")
+    ] = None,
+    pattern: Annotated[str, typer.Option(help="Names of the files to take.")] = "*",
+    tokenizer: Annotated[
+        str, typer.Option(help="byte, bpe (trained here), or the path of a tokenizer.json.")
+    ] = "byte",
+    vocab_size: Annotated[int | None, typer.Option(help="Of BPE; default 4096.")] = None,
+    validation: Annotated[float, typer.Option(help="Share of the tokens held out.")] = 0.01,
+    licence: Annotated[str | None, typer.Option(help="Licence of the texts, for the record.")] = (
+        None
+    ),
+    json: Json = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace a data folder.")] = False,
+) -> None:
+    """Turn a folder of text into the token files that `planner train` reads."""
+    from planner.train import corpus as texts
 
-
-def run_training(job: Job, output: Path) -> Outcome:
-    """Train, with a progress bar on a terminal."""
-    from planner.train.loop import train
-
-    if not sys.stderr.isatty() or os.environ.get("RANK", "0") != "0":
-        return train(job, output)
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
+    if (folder is None) == (corpus is None):
+        raise UnitError("wanted one of a folder of texts and --corpus python")
+    if corpus not in (None, "python"):
+        raise UnitError(f"got {corpus!r}, wanted python", field="--corpus")
+    if folder is None:
+        source, own_licence = texts.python_source()
+        found, licence = texts.python_texts(), licence or own_licence
+    else:
+        source, found = folder.name or str(folder), texts.folder_texts(folder, pattern)
+    made = texts.prepare(
+        found,
+        output,
+        source=source,
+        licence=licence,
+        tokenizer=tokenizer,
+        vocab_size=vocab_size,
+        validation=validation,
+        force=force,
     )
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("loss {task.fields[loss]:.4f}"),
-        TimeRemainingColumn(),
+    about = made.data.about
+    if json:
+        print_json({"schema": "planner.prepare/1", "data": about, "skipped": made.skipped})
+        return
+    print(
+        f"{about.source}: {about.train:,} training and {about.validation:,} held-out tokens of "
+        f"{about.documents:,} files, vocabulary {about.vocab_size:,}"
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(job.run.name, total=job.run.steps, loss=float("nan"))
-        return train(job, output, lambda step, _, loss: bar.update(task, completed=step, loss=loss))
+    if made.skipped:
+        print(f"left out {made.skipped:,} files that are not UTF-8 text")
+    print(f"wrote {output}")
 
 
-def report(job: Job, outcome: Outcome, output: Path) -> int:
-    """Say how it ended, once for all processes; return the exit code."""
-    steps = f"{outcome.step} of {job.run.steps} steps"
-    loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
-    first = os.environ.get("RANK", "0") == "0"
-    if outcome.status == "diverged":
-        if first:
-            print(
-                f"error: run {job.run.name} diverged: loss or gradient is not finite at step "
-                f"{outcome.step}; the last checkpoint before it is kept",
-                file=sys.stderr,
-            )
-        return 1
-    if outcome.status == "interrupted":
-        if first:
-            print(
-                f"interrupted by {outcome.signal} after {steps}{loss}; "
-                "the same command goes on from there",
-                file=sys.stderr,
-            )
-        return 130
-    if first:
-        print(f"{job.run.name}: {steps}{loss}; {output}")
-    return 0
-
-
-def check_coordinates(
-    file: str,
-    name: str | None,
-    *,
-    width: int | None,
-    depth: int | None,
-    factors: str,
-    steps: int,
-    sequences: int,
-    seeds: int,
-    kind: str | None,
-    data: str | None,
-    tolerance: float,
-    threads: int | None,
-) -> dict[str, Any]:
-    """Run a coordinate check on a plan; return its JSON document.
-
-    Raises:
-        PlannerError: If the plan, its run, the data or a number does not fit.
-    """
-    from planner.cli.archive_tables import progress_bar
-    from planner.models.parametrization import Kind
-    from planner.plan import read_plan
-    from planner.plan.codec import to_json
-    from planner.train.config import choose_run
-    from planner.train.data import check_fits, open_data
-
-    kinds = get_args(Kind)
-    if kind is not None and kind not in kinds:
-        raise UnitError(
-            f"got {kind!r}, wanted one of {', '.join(kinds)}", field="--parametrization"
-        )
-    for field, number in (
-        ("--width", width),
-        ("--depth", depth),
-        ("--steps", steps),
-        ("--sequences", sequences),
-        ("--seeds", seeds),
-        ("--threads", threads),
-    ):
-        if number is not None and number < 1:
-            raise UnitError(f"got {number}, wanted a positive number", field=field)
-    if not 0 < tolerance < math.inf:
-        raise UnitError(f"got {tolerance:g}, wanted a positive number", field="--tolerance")
-    ratios = _factors(factors)
-    plan = read_plan(file)
-    run = choose_run(plan, name, file, default_first=True)
-    tokens = None if data is None else open_data(data)
-    if tokens is not None:
-        check_fits(tokens, run)
-
-    import torch
-
-    from planner.train.coordinates import coordinate_check
-
-    if threads is not None:
-        torch.set_num_threads(threads)
-    rule = plan.parametrization
-    # only CompleteP has a depth that its values are tuned at
-    shallowest = rule.base_depth if rule.kind == "completep" else run.model.n_layers
-    with progress_bar(quiet=False) as tell:
-        done: list[Point] = []
-
-        def note(point: Point) -> None:
-            done.append(point)
-            if tell is not None:
-                tell("shapes", len(done), 2 * len(ratios))
-
-        check = coordinate_check(
-            run,
-            rule,
-            width=width or rule.base_width,
-            depth=depth or shallowest,
-            factors=ratios,
-            steps=steps,
-            sequences=sequences,
-            seeds=range(seeds),
-            kind=cast("Kind | None", kind),
-            data=tokens,
-            tolerance=tolerance,
-            progress=note,
-        )
-    return {
-        "schema": "planner.coordinates/1",
-        "plan": plan.digest,
-        "run": run.name,
-        "parametrization": check.parametrization,
-        "steps": check.steps,
-        "seeds": seeds,
-        "tolerance": tolerance,
-        "spread": _finite(check.spread),
-        "promised": list(check.promised),
-        "ok": check.ok,
-        "points": [_finite(to_json(point)) for point in check.points],
+@verb
+def train(
+    file: Annotated[str, typer.Argument(metavar="RUN|PLAN", help="Run file, or a plan.")],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Folder of the log and the checkpoints.")
+    ],
+    run: Annotated[str | None, typer.Option(help="Name of the run, where a plan has more.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="Data folder (see `planner prepare`), or env:NAME.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Default: the plan's first.")] = None,
+    data_seed: Annotated[int | None, typer.Option(help="Of the data's order.")] = None,
+    micro_batch: Annotated[int | None, typer.Option(help="Sequences a device at a time.")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.")] = None,
+    precision: Annotated[str | None, typer.Option(help="bf16, fp32 or fp64.")] = None,
+    parallel: Annotated[str | None, typer.Option(help="Under torchrun: ddp or fsdp.")] = None,
+    compile: Annotated[
+        bool | None, typer.Option("--compile", help="Compile the model with torch.compile.")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
+    checkpoint_steps: Annotated[
+        int | None, typer.Option(help="Steps between checkpoints; default a tenth of all.")
+    ] = None,
+    keep: Annotated[int | None, typer.Option(help="Checkpoints that are kept; default 2.")] = None,
+    log_steps: Annotated[int | None, typer.Option(help="Steps between lines of the log.")] = None,
+    eval_steps: Annotated[
+        int | None, typer.Option(help="Steps between evaluations on held-out data.")
+    ] = None,
+    eval_sequences: Annotated[
+        int | None, typer.Option(help="Held-out sequences of an evaluation; default 64.")
+    ] = None,
+    update_norms: Annotated[
+        bool | None, typer.Option("--update-norms", help="Log norms by tensor class.")
+    ] = None,
+    balance_loss: Annotated[
+        float | None, typer.Option(help="Factor of the experts' balance; default 0.01.")
+    ] = None,
+    stop_after: Annotated[
+        int | None, typer.Option(help="Stop with a checkpoint after so many steps.")
+    ] = None,
+) -> None:
+    """Train a run with the reference trainer, or go on with it; exit code 1 if it diverges."""
+    given = {
+        "data": data,
+        "seed": seed,
+        "data_seed": data_seed,
+        "micro_batch": micro_batch,
+        "device": device,
+        "precision": precision,
+        "parallel": parallel,
+        "compile": compile,
+        "threads": threads,
+        "checkpoint_steps": checkpoint_steps,
+        "keep": keep,
+        "log_steps": log_steps,
+        "eval_steps": eval_steps,
+        "eval_sequences": eval_sequences,
+        "update_norms": update_norms,
+        "balance_loss": balance_loss,
+        "stop_after": stop_after,
     }
+    from planner.train.config import read_job
+    from planner.train.extra import require_torch
 
+    job = read_job(file, run, given)
+    require_torch()
+    from planner.cli.training_view import report, run_training
 
-def _finite(value: Any) -> Any:
-    """Return a JSON value with null for what is not finite: JSON has no NaN."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _factors(text: str) -> list[int]:
-    wanted = "rising whole numbers such as 1,2,4,8, at least two"
-    try:
-        found = [int(part) for part in text.split(",")]
-    except ValueError:
-        found = []
-    if len(found) < 2 or found[0] < 1 or found != sorted(set(found)):
-        raise UnitError(f"got {text!r}, wanted {wanted}", field="--factors")
-    return found
+    code = report(job, run_training(job, output), output)
+    if code:
+        raise typer.Exit(code)

@@ -50,6 +50,15 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
     Raises:
         OutputError: If the file system refuses.
     """
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file whole or not at all, as `write_text` does.
+
+    Raises:
+        OutputError: If the file system refuses.
+    """
     name = os.fspath(path)
     if not name:
         raise OutputError("got an empty file name")
@@ -57,9 +66,9 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
         if _is_stream(name):
             with open(name, "wb", opener=_open_stream) as stream:
                 os.set_blocking(stream.fileno(), True)
-                stream.write(text.encode())
+                stream.write(data)
         else:
-            _replace(Path(os.path.realpath(name)), text.encode())
+            _replace(Path(os.path.realpath(name)), data)
     except FileExistsError:
         raise OutputError("cannot be written: it lies in a file, not a folder", file=name) from None
     except (OSError, ValueError) as error:

@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 Precision = Literal["bf16", "fp32", "fp64"]
 
 
+class Fault(BaseModel):
+    """A fault to inject (`planner.train.faults`): a test hook, only to be had from a run file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    logit_gradient: Literal["float16", "float8_e5m2", "float8_e4m3fn"] = Field(
+        description="narrow float that the gradient of the logits passes through"
+    )
+    scale: float = Field(
+        1.0, gt=0, description="loss scale: the gradient is this much larger there"
+    )
+    micro_batch: int = Field(ge=1, description="only where a micro batch has so many sequences")
+
+
 class Settings(BaseModel):
     """How a run is trained, beyond what its plan says. Whatever may change bits is logged."""
 
@@ -64,6 +78,7 @@ class Settings(BaseModel):
     balance_loss: float = Field(
         0.01, ge=0, description="factor of the experts' balance in what is minimized"
     )
+    fault: Fault | None = Field(None, description="a numerics fault to inject; never by itself")
     stop_after: int | None = Field(
         None, ge=1, description="stop with a checkpoint after this many steps of this start"
     )

@@ -241,11 +241,11 @@ def _measure(
     """Return the activations' sizes before and after the updates, and the last loss."""
     model = Transformer(run, seed)
     optimizer = make_optimizer(model.tensors(), table_values(model, run), run.optimizer.betas)
-    probe = _tokens(run, steps, sequences, seed, data)
+    probe = step_tokens(run, steps, sequences, seed, data)
     before = _sizes(model, probe)
     loss = float("nan")
     for step in range(steps):
-        tokens = _tokens(run, step, sequences, seed, data)
+        tokens = step_tokens(run, step, sequences, seed, data)
         value, _ = model(tokens[:, :-1], tokens[:, 1:])
         value.backward()
         optimizer.step()
@@ -254,8 +254,8 @@ def _measure(
     return before, _sizes(model, probe), loss
 
 
-def _tokens(run: Run, step: int, sequences: int, seed: int, data: TokenData | None) -> Tensor:
-    """Return the tokens of a step, (sequences, S + 1)."""
+def step_tokens(run: Run, step: int, sequences: int, seed: int, data: TokenData | None) -> Tensor:
+    """Return the tokens of a step, (sequences, S + 1): of the data, or made ones."""
     s = run.model.seq_len
     if data is not None:
         order = Order(data.windows(s), seed)
@@ -288,6 +288,8 @@ def _sizes(model: Transformer, tokens: Tensor) -> dict[str, float]:
     h, _ = model.hidden(tokens[:, :-1])
     for hook in hooks:
         hook.remove()
+    for name in ("attention", "ffn"):
+        seen[name] = seen[name] * getattr(last, name).multiplier
     seen |= {"hidden": h, "added": h - seen["embedding"], "logits": model.logits(h)}
     return {name: _rms(seen[name]) for name in ACTIVATIONS}
 

@@ -139,6 +139,7 @@ class _Training:
         values = table_values(model, run)
         model.to(device=who.device, dtype=torch.float64 if precision == "fp64" else None)
         self.called: nn.Module = spread(model, who)
+        model.fault = job.settings.fault
         self.model = model
         # Taken once: while FSDP holds whole weights, the modules show those and not its shards.
         self.tensors = list(model.tensors())
@@ -197,11 +198,9 @@ class _Training:
                 objective = loss
                 if balance is not None:
                     objective = loss + settings.balance_loss * balance
-                (objective / parts).backward()
+                (objective if parts == 1 else objective / parts).backward()
             loss_sum += loss.detach()
-        parameters = [parameter for _, _, parameter in self.tensors]
-        limit = run.optimizer.grad_clip
-        norm = torch.nn.utils.clip_grad_norm_(parameters, float("inf") if limit is None else limit)
+        norm = self._clipped()
         before = self._copies() if settings.update_norms else {}
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -215,6 +214,15 @@ class _Training:
         if settings.update_norms:
             values |= self._norms(before)
         return mean, values
+
+    def _clipped(self) -> Tensor:
+        """Clip the gradients as the plan says; return their norm before that."""
+        parameters = [parameter for _, _, parameter in self.tensors]
+        limit = self.run.optimizer.grad_clip
+        if limit is not None:
+            return torch.nn.utils.clip_grad_norm_(parameters, limit)
+        found = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        return torch.nn.utils.get_total_norm(found)
 
     def _batch(self, part: int) -> tuple[Tensor, Tensor]:
         """Return inputs and targets, (micro, S), of this process's part of the step."""
@@ -237,12 +245,14 @@ class _Training:
 
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
-        """Return the mean loss over the first held-out sequences."""
+        """Return the mean loss over held-out sequences that are evenly spaced."""
         there = self.data.windows(self.run.model.seq_len, validation=True)
         count = min(there, self.job.settings.eval_sequences) // self.who.count
         if not count:
             return {}
-        numbers = np.arange(count, dtype=np.int64) * self.who.count + self.who.rank
+        every = count * self.who.count
+        numbers = (np.arange(count, dtype=np.int64) * self.who.count + self.who.rank) * there
+        numbers //= every
         loss_sum = torch.zeros((), device=self.who.device, dtype=torch.float64)
         # not through DDP: nothing is exchanged here
         forward = self.model if self.who.parallel == "ddp" else self.forward
@@ -348,6 +358,7 @@ class _Training:
             "precision": self.precision,
             "device": self.who.device.type,
             "compile": job.settings.compile,
+            "fault": None if job.settings.fault is None else job.settings.fault.model_dump(),
             "balance_loss": None if run.model.experts is None else job.settings.balance_loss,
             "planner": __version__,
             "torch": str(torch.__version__),

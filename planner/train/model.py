@@ -23,12 +23,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from planner.train.errors import TrainError
+from planner.train.faults import narrowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from planner.plan.model import Model as Shape
     from planner.plan.model import Run
+    from planner.train.config import Fault
 
 NORM_EPS = 1e-5
 ROPE_BASE = 10_000.0
@@ -62,7 +64,11 @@ class Linear(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return (..., out) for x of shape (..., in)."""
-        return _scaled(F.linear(x, self.weight, _scaled_bias(self)), self.multiplier)
+        return _scaled(self.unscaled(x), self.multiplier)
+
+    def unscaled(self, x: Tensor) -> Tensor:
+        """Return it without the multiplier, for who can apply it at no cost."""
+        return F.linear(x, self.weight, _scaled_bias(self))
 
 
 class Norm(Layer):
@@ -79,13 +85,14 @@ class Norm(Layer):
         bias = shape.biases and not self.rms
         self.bias = nn.Parameter(torch.empty(shape.d_model)) if bias else None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the normalized x, of the same shape (..., D)."""
+    def forward(self, x: Tensor, factor: float = 1.0) -> Tensor:
+        """Return ``factor`` times the normalized x, of the same shape (..., D)."""
+        factor *= self.multiplier  # on the weights: they are fewer than activations
+        weight = _scaled(self.weight, factor)
         if self.rms:
-            y = F.rms_norm(x, (self.width,), self.weight, NORM_EPS)
-        else:
-            y = F.layer_norm(x, (self.width,), self.weight, self.bias, NORM_EPS)
-        return _scaled(y, self.multiplier)
+            return F.rms_norm(x, (self.width,), weight, NORM_EPS)
+        bias = None if self.bias is None else _scaled(self.bias, factor)
+        return F.layer_norm(x, (self.width,), weight, bias, NORM_EPS)
 
 
 class Embedding(Layer):
@@ -123,9 +130,10 @@ class Attention(nn.Module):
         qkv = width + 2 * self.kv_heads * self.head_dim
         self.qkv = Linear("attn_qkv", run, shape.d_model, qkv, bias=shape.biases)
         self.out = Linear("attn_out", run, width, shape.d_model, bias=shape.biases)
+        self.multiplier = self.out.multiplier
 
     def forward(self, x: Tensor, position: Tensor | None) -> Tensor:
-        """Return (B, S, D); ``position`` is RoPE's table, ALiBi's bias, or None."""
+        """Return (B, S, D) before the multiplier; ``position`` is RoPE's table or ALiBi's bias."""
         b, s, _ = x.shape
         split = (self.heads, self.kv_heads, self.kv_heads)
         parts = self.qkv(x).view(b, s, sum(split), self.head_dim).transpose(1, 2)
@@ -145,7 +153,7 @@ class Attention(nn.Module):
             scale=self.scale,
             enable_gqa=self.kv_heads != self.heads,
         )
-        return self.out(y.transpose(1, 2).reshape(b, s, -1))
+        return self.out.unscaled(y.transpose(1, 2).reshape(b, s, -1))
 
 
 class FeedForward(nn.Module):
@@ -158,10 +166,11 @@ class FeedForward(nn.Module):
         inner = shape.d_ffn * (2 if shape.gated else 1)
         self.inner = Linear("ffn_in", run, shape.d_model, inner, bias=shape.biases)
         self.out = Linear("ffn_out", run, shape.d_ffn, shape.d_model, bias=shape.biases)
+        self.multiplier = self.out.multiplier
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return (B, S, D), and None: there is nothing to balance."""
-        return self.out(_activated(self.inner(x), self.act, self.gated)), None
+        """Return (B, S, D) before the multiplier, and None: there is nothing to balance."""
+        return self.out.unscaled(_activated(self.inner(x), self.act, self.gated)), None
 
 
 class Experts(Layer):
@@ -178,7 +187,8 @@ class Experts(Layer):
         self.act, self.gated = _ACTIVATIONS[shape.activation], shape.gated
         self.classes = {"inner": "ffn_in", "outer": "ffn_out"}
         self.classes |= {"inner_bias": "bias", "outer_bias": "bias"}
-        self.multipliers = [run.tensor(c).forward_multiplier for c in ("ffn_in", "ffn_out")]
+        self.inner_multiplier = run.tensor("ffn_in").forward_multiplier
+        self.multiplier = run.tensor("ffn_out").forward_multiplier
         self.bias_multiplier = run.tensor("bias").forward_multiplier if shape.biases else 1.0
         self.router = Linear("router", run, shape.d_model, self.count, bias=False)
         inner, e = shape.d_ffn * (2 if shape.gated else 1), self.count
@@ -188,7 +198,10 @@ class Experts(Layer):
         self.outer_bias = nn.Parameter(torch.empty(e, shape.d_model)) if shape.biases else None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return (B, S, D), and the balance: E sum_e used_e share_e, 1 if all are used alike."""
+        """Return (B, S, D) before the multiplier, and the balance.
+
+        The balance is E sum_e used_e share_e, 1 if all are used alike.
+        """
         tokens = x.reshape(-1, x.shape[-1])
         scores = self.router(tokens)
         scores = scores if scores.dtype == torch.float64 else scores.float()
@@ -204,11 +217,10 @@ class Experts(Layer):
         return result.view_as(x), self.count * (used * shares.mean(dim=0)).sum()
 
     def _expert(self, expert: int, x: Tensor) -> Tensor:
-        into, out = self.multipliers
         b1 = None if self.inner_bias is None else self.bias_multiplier * self.inner_bias[expert]
         b2 = None if self.outer_bias is None else self.bias_multiplier * self.outer_bias[expert]
-        h = _activated(_scaled(F.linear(x, self.inner[expert], b1), into), self.act, self.gated)
-        return _scaled(F.linear(h, self.outer[expert], b2), out)
+        h = _scaled(F.linear(x, self.inner[expert], b1), self.inner_multiplier)
+        return F.linear(_activated(h, self.act, self.gated), self.outer[expert], b2)
 
 
 class Block(nn.Module):
@@ -222,9 +234,10 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, position: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Return the residual stream (B, S, D) after the block, and the experts' balance."""
-        h = h + self.attention(self.attention_norm(h), position)
+        y = self.attention(self.attention_norm(h), position)
+        h = torch.add(h, y, alpha=self.attention.multiplier)
         y, balance = self.ffn(self.ffn_norm(h))
-        return h + y, balance
+        return torch.add(h, y, alpha=self.ffn.multiplier), balance
 
 
 class Transformer(nn.Module):
@@ -255,6 +268,7 @@ class Transformer(nn.Module):
             )
         )
         self.register_buffer("position", _position_table(self.shape), persistent=False)
+        self.fault: Fault | None = None
         self.initialize(run, seed)
 
     @torch.no_grad()
@@ -294,10 +308,9 @@ class Transformer(nn.Module):
 
     def logits(self, h: Tensor) -> Tensor:
         """Return the logits (B, S, V) of a residual stream (B, S, D)."""
-        h = self.norm(h)
-        if self.unembedding is not None:
-            return self.unembedding(h)
-        return _scaled(F.linear(h, self.embedding.weight), self.logit_multiplier)
+        h = self.norm(h, self.logit_multiplier)
+        table = self.embedding if self.unembedding is None else self.unembedding
+        return F.linear(h, table.weight)
 
     def forward(self, tokens: Tensor, targets: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return the mean cross-entropy in nats a token, and the experts' balance if any.
@@ -309,6 +322,8 @@ class Transformer(nn.Module):
         h, balance = self.hidden(tokens)
         logits = self.logits(h)
         logits = logits if logits.dtype == torch.float64 else logits.float()
+        if self.fault is not None:
+            logits = narrowed(logits, self.fault)
         loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
         return loss, balance
 

@@ -50,7 +50,7 @@ def make_optimizer(
             },
         )
         group["params"].append(parameter)
-    return torch.optim.AdamW(list(groups.values()), betas=betas)
+    return torch.optim.AdamW(list(groups.values()), betas=betas, fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

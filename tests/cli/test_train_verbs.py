@@ -281,3 +281,48 @@ def test_other_verbs_do_not_load_pytorch(
         monkeypatch.delitem(sys.modules, name)
     assert command(*words).code == 0
     assert "torch" not in sys.modules
+
+
+def test_transfer_check(command: Callable, plan: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch", minversion="2.6")
+    words = ("transfer-check", plan, "--threads", "1", "--sequences", "2", "--steps", "4")
+    words = (*words, "--factors", "1,2", "--rates", "0.5,1,1e30")
+    failed = command(*words, "-o", "t.json")
+    assert failed.code == 1
+    assert failed.out.startswith("completep, runs of 4 updates, 1 seeds; final loss")
+    assert "the best learning rate is not known at width 32, 64: " in failed.out
+    document = json.loads((tmp_path / "t.json").read_text(), parse_constant=pytest.fail)
+    assert (document["schema"], document["spread"]) == ("planner.transfer/1", None)
+    assert [point["loss"] is None for point in document["rates"]] == [False, False, True] * 2
+    assert json.loads(command(*words, "--json").out) == document
+
+
+def test_checks_leave_pictures(command: Callable, plan: str, tmp_path: Path) -> None:
+    pytest.importorskip("torch", minversion="2.6")
+    pytest.importorskip("matplotlib", minversion="3.8")
+    small = ("--threads", "1", "--sequences", "2", "--steps", "2", "--factors", "1,2")
+    command("transfer-check", plan, *small, "--rates", "0.5,1,2", "--picture", "t.svg")
+    command("coordinate-check", plan, *small, "--seeds", "1", "--picture", "c.png")
+    assert "best learning rate" in (tmp_path / "t.svg").read_text()
+    assert (tmp_path / "c.png").read_bytes().startswith(b"\x89PNG")
+
+
+BAD_TRANSFER = [
+    (("--rates", "1,2"), "--rates: got '1,2', wanted rising positive numbers such as 0.5,1,2, at "),
+    (("--rates", "1,x,3"), "--rates: got '1,x,3', wanted rising positive numbers"),
+    (("--rates", "0,1,2"), "--rates: got '0,1,2', wanted rising positive numbers"),
+    (("--rates", "1,3,2"), "--rates: got '1,3,2', wanted rising positive numbers"),
+    (("--rates", "1,2,inf"), "--rates: got '1,2,inf', wanted rising positive numbers"),
+    (("--tolerance", "1"), "--tolerance: got 1, wanted a number above 1"),
+    (("--picture", "x.gif"), "got 'x.gif', wanted a name that ends in .png, .svg, .pdf"),
+]
+
+
+@pytest.mark.parametrize(("words", "message"), BAD_TRANSFER, ids=lambda value: None)
+def test_bad_input_to_the_transfer_check(
+    command: Callable, plan: str, words: tuple[str, ...], message: str
+) -> None:
+    pytest.importorskip("torch", minversion="2.6")
+    result = command("transfer-check", plan, *words)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.startswith(f"error: {message}")

@@ -1,0 +1,143 @@
+"""Measures what PROTOCOL.md says, from the recorded logs.
+
+python measure.py prints spreads, noise floors and ratios. It reads runs/ and writes nothing.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HERE = Path(__file__).resolve().parent
+SIZES = ("6k", "14k", "25k", "83k", "198k")
+SEEDS = {"6k": range(10, 26), "14k": range(10, 18), "25k": range(10, 14), "83k": range(10, 12)}
+TIMES = np.arange(4, 19) / 20  # 0.20, 0.25, ... 0.90
+HALF_WINDOW, TAIL = 0.05, 0.1
+FLOATING = 1e-9  # so that a step on the edge of a window is in it, whatever the rounding
+
+Curve = NDArray[np.float64]
+
+
+class Missing(Exception):
+    """A run that is not recorded yet."""
+
+
+def log(name: str) -> tuple[Curve, Curve, Curve]:
+    """Return a run's training losses, and times and values of its held-out losses."""
+    path = HERE / "runs" / f"{name}.jsonl.gz"
+    if not path.exists():
+        raise Missing(name)
+    with gzip.open(path) as stream:
+        records = [json.loads(line) for line in stream]
+    steps: dict[int, dict[str, Any]] = {r["step"]: r for r in records if "step" in r}
+    total = records[0]["total_steps"]
+    rows = [steps[step] for step in range(1, total + 1) if step in steps]
+    loss = [np.nan if row["loss"] is None else row["loss"] for row in rows]
+    held = [(row["step"] / total, row["eval/loss"]) for row in rows if row.get("eval/loss")]
+    times, values = np.array(held).T
+    return np.array(loss), times, values
+
+
+def smoothed(loss: Curve) -> Curve:
+    """Return the smoothed training loss at `TIMES`."""
+    t = (np.arange(len(loss)) + 0.5) / len(loss)
+    windows = [np.abs(t - time) <= HALF_WINDOW + FLOATING for time in TIMES]
+    return np.array([loss[window].mean() for window in windows])
+
+
+def divisor(loss: Curve) -> float:
+    """Return the mean of the last tenth."""
+    t = (np.arange(len(loss)) + 0.5) / len(loss)
+    return float(loss[t > 1 - TAIL].mean())
+
+
+def curve(names: list[str], *, held_out: bool = False) -> Curve:
+    """Return the normalized curve of the mean of some runs of one size, at `TIMES`."""
+    logs = [log(name) for name in names]
+    if held_out:
+        values = np.mean([each[2] for each in logs], axis=0)
+        return np.interp(TIMES, logs[0][1], values) / values[-1]
+    loss = np.mean([each[0] for each in logs], axis=0)
+    return smoothed(loss) / divisor(loss)
+
+
+def spread(curves: list[Curve]) -> float:
+    """Return the largest over time of the largest minus the smallest."""
+    return float(np.ptp(np.array(curves), axis=0).max())
+
+
+def named(size: str, tpp: int, label: str, protocol: int) -> list[str]:
+    """Return the names of the runs behind the curve of a size."""
+    if protocol == 1 or size == "198k":
+        return [f"{size}-{tpp}tpp{label}"]
+    return [f"{size}-{tpp}tpp{label}-seed{seed}" for seed in SEEDS[size]]
+
+
+def floor(tpp: int, protocol: int, held_out: bool) -> float:
+    """Return a band's seed noise floor."""
+    found = []
+    for size in SIZES[: 2 if protocol == 1 else 3]:
+        if protocol == 1:
+            name = f"{size}-{tpp}tpp"
+            groups = [[name], *([f"{name}-seed{seed}"] for seed in (1, 2, 3))]
+        else:
+            names = named(size, tpp, "", 2)
+            groups = [names[i * len(names) // 4 : (i + 1) * len(names) // 4] for i in range(4)]
+        share = 1.0 if protocol == 1 else 0.5
+        found.append(share * spread([curve(group, held_out=held_out) for group in groups]))
+    return max(found)
+
+
+def family(tpp: int, label: str, protocol: int, held_out: bool) -> tuple[list[Curve], list[str]]:
+    """Return the curves of the sizes that are recorded, and their names."""
+    curves, sizes = [], []
+    for size in SIZES:
+        try:
+            curves.append(curve(named(size, tpp, label, protocol), held_out=held_out))
+            sizes.append(size)
+        except Missing:
+            continue
+    return curves, sizes
+
+
+def main() -> None:
+    """Print the measurements."""
+    for protocol in (1, 2):
+        for held_out in (False, True):
+            kind = "held-out loss" if held_out else "training loss"
+            print(f"protocol {protocol}, {kind}")
+            for tpp in (80, 20):
+                matched, sizes = family(tpp, "", protocol, held_out)
+                if len(sizes) < 2:
+                    continue
+                mine = spread(matched)
+                try:
+                    noise = floor(tpp, protocol, held_out)
+                except Missing:
+                    noise = float("nan")
+                print(
+                    f"  {tpp} TPP matched {mine:.4f} ({', '.join(sizes)}); seed noise floor "
+                    f"{noise:.4f}, limit {max(0.01, 2 * noise):.4f}"
+                )
+                if tpp != 80:
+                    continue
+                others, fixed = family(tpp, "-fixed", protocol, held_out)
+                if len(fixed) > 1:
+                    tell("mismatched", spread(others), mine, fixed)
+                constant, some = family(tpp, "-constant", protocol, held_out)
+                if some:
+                    tell("with constant rate", spread(matched + constant), mine, some)
+
+
+def tell(what: str, found: float, mine: float, sizes: list[str]) -> None:
+    """Print a spread beside the matched one."""
+    print(f"         {what} {found:.4f} ({', '.join(sizes)}): {found / mine:.2f} times")
+
+
+if __name__ == "__main__":
+    main()

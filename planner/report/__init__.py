@@ -1,0 +1,8 @@
+"""Pictures of what other rooms have computed; nothing is computed here.
+
+Needs the extra ``plots``. Importing this package does not import matplotlib.
+"""
+
+from planner.report.pictures import check_picture, draw
+
+__all__ = ["check_picture", "draw"]

@@ -1,0 +1,114 @@
+"""Pictures show the document, are the same bytes each time, and need matplotlib only when drawn."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.errors import MissingExtraError, OutputError, UnitError
+from planner.report import check_picture, draw
+
+WIDTHS = [{"d_model": 32 * factor, "n_layers": 2, "factor": factor} for factor in (1, 2)]
+DEPTHS = [{"d_model": 32, "n_layers": 2 * factor, "factor": factor} for factor in (1, 2)]
+AFTER = {"embedding": 1.0, "added": 0.3, "hidden": 1.1, "logits": None}
+COORDINATES: dict[str, Any] = {
+    "parametrization": "mup",
+    "steps": 10,
+    "tolerance": 0.2,
+    "spread": {"width": 0.05, "depth": None},
+    "promised": ["width"],
+    "points": [
+        {"axis": axis, **shape, "after": AFTER, "loss": 2.0}
+        for axis, shapes in (("width", WIDTHS), ("depth", DEPTHS))
+        for shape in shapes
+    ],
+}
+TRANSFER: dict[str, Any] = {
+    "parametrization": "completep",
+    "steps": 200,
+    "spread": None,
+    "rates": [
+        {"factor": factor, "d_model": 32 * factor, "lr": lr, "loss": loss}
+        for factor, losses in ((1, (2.0, 1.9, 2.1)), (2, (1.8, 1.7, None)))
+        for lr, loss in zip((0.01, 0.02, 0.04), losses, strict=True)
+    ],
+    "best": [
+        {"factor": 1, "d_model": 32, "lr": 0.018, "loss": 1.9},
+        {"factor": 2, "d_model": 64, "lr": None, "loss": 1.7},
+    ],
+}
+DOCUMENTS = {"coordinates": COORDINATES, "transfer": TRANSFER}
+
+
+@pytest.fixture
+def matplotlib() -> Any:
+    return pytest.importorskip("matplotlib", minversion="3.8")
+
+
+@pytest.mark.parametrize("kind", DOCUMENTS)
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf"])
+def test_the_same_document_gives_the_same_bytes(
+    tmp_path: Path, matplotlib: Any, kind: str, suffix: str
+) -> None:
+    one, two = tmp_path / f"one{suffix}", tmp_path / "deeper" / f"two{suffix}"
+    for path in (one, two):
+        draw(kind, DOCUMENTS[kind], str(path))
+    assert one.read_bytes() == two.read_bytes()
+    assert len(one.read_bytes()) > 4000
+
+
+def test_a_picture_says_what_the_document_says(tmp_path: Path, matplotlib: Any) -> None:
+    draw("coordinates", COORDINATES, str(tmp_path / "c.svg"))
+    text = (tmp_path / "c.svg").read_text()
+    for said in ("coordinate check, mup", "width: within 5%", "depth: diverged, not promised"):
+        assert said in text
+    for name in AFTER:
+        assert f">{name}<" in text
+    draw("transfer", TRANSFER, str(tmp_path / "t.svg"))
+    text = (tmp_path / "t.svg").read_text()
+    assert "completep: best learning rate not known at all widths" in text
+    assert "loss after 200 updates, nats a token" in text
+    draw("transfer", {**TRANSFER, "spread": 1.2345}, str(tmp_path / "t.svg"))
+    assert "best learning rate within a factor of 1.23" in (tmp_path / "t.svg").read_text()
+
+
+def test_lines_are_where_the_numbers_are(matplotlib: Any) -> None:
+    from planner.report.checks import coordinate_figure, transfer_figure
+
+    (axes,) = transfer_figure(TRANSFER).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    assert lines["32"].get_xdata().tolist() == [0.01, 0.02, 0.04]
+    assert lines["32"].get_ydata().tolist() == [2.0, 1.9, 2.1]
+    marked = [line.get_xdata()[0] for line in axes.lines if line.get_linestyle() == "--"]
+    assert marked == [0.018]
+    width, depth = coordinate_figure(COORDINATES).axes
+    assert {tuple(line.get_xdata()) for line in width.lines} == {(32, 64)}
+    assert {tuple(line.get_xdata()) for line in depth.lines} == {(2, 4)}
+
+
+def test_a_name_that_is_no_pictures_is_refused_before_any_work() -> None:
+    with pytest.raises(UnitError, match=r"got 'x\.jpeg', wanted a name that ends in \.png"):
+        check_picture("x.jpeg")
+
+
+def test_without_matplotlib_one_sentence_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r'pip install "collapse-planner\[plots\]"') as stop:
+        check_picture("x.png")
+    assert stop.value.exit_code == 3
+
+
+def test_a_picture_that_cannot_be_written(tmp_path: Path, matplotlib: Any) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError):
+        draw("transfer", TRANSFER, str(tmp_path / "file" / "x.png"))
+
+
+def test_importing_the_room_does_not_import_matplotlib(run_python: Any) -> None:
+    code = "import sys, planner.report; print('matplotlib' in sys.modules)"
+    assert run_python(code).stdout.strip() == "False"
