@@ -102,14 +102,14 @@ FILES: dict[str, tuple[bytes, str]] = {
 def test_hostile_file(command: Callable, tmp_path: Path, name: str) -> None:
     data, expected = FILES[name]
     (tmp_path / "spec.yaml").write_bytes(data)
-    started = time.perf_counter()
+    started = time.process_time()
 
     result = command("plan", "spec.yaml", "-o", "plan.json")
 
     assert result.err == f"error: spec.yaml{expected}\n"
     assert (result.code, result.out) == (2, "")
     assert files(tmp_path) == {tmp_path / "spec.yaml"}
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 @pytest.mark.parametrize("verb", ["plan", "diff"])
