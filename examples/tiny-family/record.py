@@ -38,7 +38,7 @@ SWEEP_TAUS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SWEEP_RATES = (0.5, 1.0, 2.0)  # times the base learning rate
 # The second protocol: seeds from 10 on, so many for each of the four smaller sizes.
 AVERAGED = (16, 8, 4, 2)
-FAULT_SIZE, FAULT_FROM, FAULT_SCALE = 3, 0.6, 6.0
+FAULT_SIZE, FAULT_FROM, FAULT_SCALE, MILD_SCALE = 3, 0.6, 6.0, 24.0
 DIVERGED_RATE = 400.0
 # What one core of the recording machine did in the pilot: seconds an update, operations a second.
 UPDATE_SECONDS, OPERATIONS = 0.005, 2.5e10
@@ -97,6 +97,7 @@ def second_protocol() -> Iterator[Task]:
     """Yield the runs whose curves are averaged over seeds, three variants of a size together."""
     family, fixed = compiled(), mismatched()
     constant = constant_rate()
+    yield faulty(family, band(family, HIGH)[FAULT_SIZE], "fault-mild", MILD_SCALE, protocol=2)
     for size, count in enumerate(AVERAGED):
         for seed in range(10, 10 + count):
             for group, plan, run, label in (
@@ -148,7 +149,7 @@ def first_protocol() -> Iterator[Task]:
         task("constant", f"{run.name}-constant", constant, run) for run in band(constant, HIGH)[:3]
     )
     yield last_low
-    yield faulty(family, band(family, HIGH)[FAULT_SIZE])
+    yield faulty(family, band(family, HIGH)[FAULT_SIZE], "fault", FAULT_SCALE)
     yield last_high
     yield from (
         task("mismatched", f"{run.name}-fixed", fixed, run) for run in band(fixed, HIGH)[3:]
@@ -162,15 +163,14 @@ def first_protocol() -> Iterator[Task]:
     yield task("diverged", f"{run.name}-diverged", hot, run)
 
 
-def faulty(family: Plan, run: Run) -> Task:
+def faulty(family: Plan, run: Run, label: str, scale: float, protocol: int = 1) -> Task:
     """Return a run that is restarted with another micro batch, at which the loss kernel is bad."""
     whole = run.batch.sequences
     quarter = next(n for n in (4, 3, 2, 1) if whole % n == 0)
-    fault = {"logit_gradient": "float8_e5m2", "scale": FAULT_SCALE, "micro_batch": whole}
+    fault = {"logit_gradient": "float8_e5m2", "scale": scale, "micro_batch": whole}
     first = {"micro_batch": whole // quarter, "stop_after": round(FAULT_FROM * run.steps)}
-    return Task(
-        f"{run.name}-fault", "fault", family, run, (first, {"micro_batch": whole, "fault": fault})
-    )
+    starts = (first, {"micro_batch": whole, "fault": fault})
+    return Task(f"{run.name}-{label}", "fault", family, run, starts, protocol)
 
 
 def smallest(**changes: Any) -> Plan:
