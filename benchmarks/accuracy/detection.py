@@ -76,6 +76,15 @@ LOGS = (
         0.84,
     ),
     Log(
+        "wsd_cosine 15k",
+        "wsd_cosine_llama",
+        ("cos-10-", "lr0.001", "iter15000"),
+        50,
+        2000,
+        800,
+        None,
+    ),
+    Log(
         "wsd_cosine 50k",
         "wsd_cosine_llama",
         ("stable", "lr0.001", "iter50000"),
