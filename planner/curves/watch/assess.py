@@ -103,6 +103,7 @@ class Assessment:
             "score": _finite(drift.score[-1]) if drift and watched else None,
             "threshold": _finite(drift.threshold) if drift else None,
             "since": drift.since if drift else None,
+            "shared": drift.shared if drift and watched else None,
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "spikes": [asdict(spike) for spike in self.spikes],
             "predicted": _predicted(self.forecast),
