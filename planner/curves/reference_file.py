@@ -55,7 +55,7 @@ class _Member(_Strict):
     tau: Positive | None
     shape: list[Finite | None]
     error: list[Finite | None]
-    steps: list[Annotated[int, Field(ge=0)]] | None = None
+    steps: list[Annotated[int, Field(ge=0, lt=2**62)]] | None = None
     noise: list[Finite] | None = None
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner.curves import Curve, Reference
+from planner.curves import Curve, CurveError, Reference
 from planner.curves.alarm import find_drift
 from tests.curves.made import curve
 
@@ -88,3 +89,29 @@ def test_it_is_kept_in_the_file(reference: Reference, tmp_path: Path) -> None:
     run = on_batches("run", HARD, 2, rise=0.03)
     assert find_drift(run, read).at == find_drift(run, reference).at
     assert find_drift(run, read).shared == pytest.approx(find_drift(run, reference).shared)
+
+
+@pytest.mark.parametrize(
+    ("steps", "noise", "message"),
+    [
+        ([1, 2], [0.1], "differ in number"),
+        ([2, 1], [0.1, 0.1], "do not rise"),
+        ([1, 2], None, "belong together"),
+        ([], [], "differ in number"),
+        ([1, 2**70], [0.1, 0.1], "less than"),
+    ],
+)
+def test_wrong_points_in_a_file(
+    reference: Reference,
+    tmp_path: Path,
+    steps: list[int],
+    noise: list[float] | None,
+    message: str,
+) -> None:
+    file = tmp_path / "reference.json"
+    reference.save(file)
+    document = json.loads(file.read_text())
+    document["members"][0] |= {"steps": steps, "noise": noise}
+    file.write_text(json.dumps(document))
+    with pytest.raises(CurveError, match=message):
+        Reference.load(file)
