@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from accuracy.section import Section, Table, Target
+from accuracy.shared_noise import simulate
 from scipy.interpolate import make_lsq_spline
 
 from planner.archive import Archive, ingest, read_mapping
@@ -76,6 +77,15 @@ LOGS = (
         0.84,
     ),
     Log(
+        "wsd_cosine 15k",
+        "wsd_cosine_llama",
+        ("cos-10-", "lr0.001", "iter15000"),
+        50,
+        2000,
+        800,
+        None,
+    ),
+    Log(
         "wsd_cosine 50k",
         "wsd_cosine_llama",
         ("stable", "lr0.001", "iter50000"),
@@ -96,6 +106,7 @@ def evaluate(data: Path, work: Path) -> Section:
     _absolute(curves, tables, targets, figures)
     _siblings(curves, tables, targets, figures)
     _drift(curves, tables, targets, figures)
+    _shared(curves, tables, targets, figures)
     return Section("Detection", _TEXT, tables, targets, figures)
 
 
@@ -378,6 +389,82 @@ def _drift(
             trade,
             "The trade: false alarms against delay, and the median alarm of detectors that know "
             "level, noise and slope.",
+        )
+    )
+
+
+def _shared(
+    curves: dict[str, dict[str, dict[str, Curve]]],
+    tables: list[Table],
+    targets: list[Target],
+    figures: dict[str, object],
+) -> None:
+    """Watch runs against a reference on the same data order, and on another."""
+    log = next(log for log in LOGS if log.name == "wsd_cosine 25k")
+    runs = {n: c for n, c in curves[log.folder][TRAIN].items() if "iter25000" in n}
+    curve = next(c for n, c in runs.items() if all(part in n for part in log.parts))
+    t, noise, _ = residual(curve)
+    steps = np.rint(t * (curve.horizon or 1)).astype(np.int64)
+    drift = np.maximum(0.0, (t - ONSET) / (1.0 - ONSET)) * RISE
+    rows = []
+    for name, parts, same in (
+        ("twice the learning rate, same batches", ("cos-10-", "lr0.002"), True),
+        ("93M, twice the learning rate, same batches", ("sl93", "sched_cos", "lr0.002"), True),
+        ("twice the learning rate, other batches", ("cos-10-", "lr0.002"), False),
+    ):
+        sibling = next(c for n, c in runs.items() if all(part in n for part in parts))
+        theirs = np.interp(steps, sibling.steps[-residual(sibling)[0].size :], residual(sibling)[1])
+        healthy, paths, at, share, left = simulate(
+            curve, (noise, theirs), steps, drift, log.block, (600, 200), SEED, same=same
+        )
+        limit = threshold(0.01, t.size)
+        rate, error = float(np.mean(healthy > limit)), math.sqrt(0.0099 / healthy.size)
+        exact = _alarms(paths, float(np.quantile(healthy, 0.99)), at)
+        correlation = float(np.corrcoef(noise, theirs)[0, 1]) if same else 0.0
+        rows.append(
+            (
+                name,
+                f"{correlation:.3f}",
+                f"{share:.2f}",
+                f"{left:.2%}",
+                f"{rate:.1%}",
+                _time(_alarms(paths, limit, at), 0.5),
+                _time(exact, 0.5),
+            )
+        )
+        targets.append(
+            Target(
+                f"reference of {name}: healthy runs with an alarm at 1%",
+                f"at most {0.01 + 2.0 * error:.1%} ({healthy.size} runs)",
+                f"{rate:.1%}",
+                rate <= 0.01 + 2.0 * error,
+            )
+        )
+        figures[f"median_alarm {log.name}, {name}"] = float(np.median(exact))
+        if same and log.wanted is not None:
+            targets.append(
+                Target(
+                    f"{log.name}, reference of {name}: median alarm at 1 % false alarms a run",
+                    f"by {log.wanted}",
+                    f"{float(np.median(exact)):.3f}",
+                    float(np.median(exact)) <= log.wanted,
+                )
+            )
+    tables.append(
+        Table(
+            (
+                "reference",
+                "correlation",
+                "subtracted",
+                "noise left",
+                "alarms at 1 %",
+                "median alarm, threshold of the product",
+                "median alarm at 1 % of the simulated",
+            ),
+            rows,
+            f"The noise of {log.name} against a reference of one other real run, whose noise is "
+            "resampled in the same blocks, as where both see the same batches, or in others. What "
+            "the two share is subtracted (`planner.curves.alarm.shared`).",
         )
     )
 

@@ -58,14 +58,17 @@ def score(
     from planner.archive import Archive
     from planner.cli.score_tables import print_scores, print_scores_json
     from planner.curves import CurveError, Reference
+    from planner.curves.load import load_curves
+    from planner.curves.points import with_points
     from planner.curves.score import score_archive
 
     opened = Archive(archive)
+    plans = read_plans(plan or [])
     scored = score_archive(
         opened,
         metric=metric,
         where=where or [],
-        plans=read_plans(plan or []),
+        plans=plans,
         group_by=group_by,
         reference=None if reference is None else Reference.load(reference),
         alpha=alpha,
@@ -80,7 +83,16 @@ def score(
                 + (f" ({names}): say which by --where" if made else ""),
                 field="--output",
             )
-        made[0].save(output)
+        with_points(
+            made[0],
+            (
+                curve
+                for batch in load_curves(
+                    opened, metric=scored.metric, where=where or [], plans=plans
+                )
+                for curve in batch
+            ),
+        ).save(output)
     if json:
         print_scores_json(scored)
     else:

@@ -36,12 +36,12 @@ def lines(found: Assessment) -> list[str]:
                 f"score     {drift.score[-1]:<9.2f} alarm above {drift.threshold:.2f}, "
                 f"{found.alpha:.2%} of healthy runs"
             )
-    if found.level is not None:
-        level = found.level
-        out.append(
-            f"final     {level.final:<9.4f} {level.low:.4f} to {level.high:.4f} "
-            f"({level.level:.0%}), if it follows {found.reference}"
-        )
+    forecast = found.forecast
+    if forecast is not None and forecast.final is not None:
+        ends = "no interval"
+        if forecast.low is not None and forecast.high is not None:
+            ends = f"{forecast.low:.4f} to {forecast.high:.4f} ({forecast.level:.0%})"
+        out.append(f"final     {forecast.final:<9.4f} {ends}, if it follows {found.reference}")
     if found.spikes:
         steps = ", ".join(f"{spike.step:,}" for spike in found.spikes[-6:])
         out.append(f"spikes    {len(found.spikes):<9} no alarm; the last at {steps}")
@@ -63,8 +63,8 @@ def line(found: Assessment) -> str:
         parts.append(f"residual {smoothed(drift.residual)[-1]:+.2%}")
         if np.isfinite(drift.score[-1]):
             parts.append(f"score {drift.score[-1]:.2f}/{drift.threshold:.2f}")
-    if found.level is not None:
-        parts.append(f"final {found.level.final:.4f}")
+    if found.forecast is not None and found.forecast.final is not None:
+        parts.append(f"final {found.forecast.final:.4f}")
     parts.append(found.state)
     return "  ".join(parts)
 

@@ -49,7 +49,7 @@ _KNOWN_DRIFT = 0.5
 # half-width of the smoothing window: of log t early, of t late
 _LOG_WINDOW, _WINDOW = 0.10, 0.025
 # Points that are noisier than this are smoothed: an evaluation loss is not.
-_SMOOTHED = 0.002
+SMOOTHED = 0.002
 # A bend of the schedule at which no window reaches over: its slope changes by so much.
 _KINK = 0.5
 
@@ -69,6 +69,9 @@ class Member:
         final_error: That of the log of its divisor.
         tpp: Its tokens per parameter, if known.
         tau: Its AdamW timescale, if known.
+        steps: Steps of its points, where they are noisy and kept (`planner.curves.points`), shape
+            ``(points,)``; None otherwise.
+        noise: How far each strays from the smooth log curve, of that shape.
     """
 
     run: str
@@ -80,6 +83,8 @@ class Member:
     final_error: float
     tpp: float | None = None
     tau: float | None = None
+    steps: NDArray[np.int64] | None = None
+    noise: Float64 | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,8 +135,10 @@ class Reference:
         if len(metrics) > 1:
             raise CurveError(f"a reference is of one metric, got {metrics[0]} and {metrics[1]}")
         members = tuple(_member(curve, offset, smooth) for curve in curves)
+        from planner.curves.points import with_points
+
         facts = [curve.facts for curve in curves]
-        return cls(
+        made = cls(
             metrics[0],
             members,
             schedule=next((c.schedule for c in curves if c.schedule is not None), None),
@@ -139,6 +146,7 @@ class Reference:
             tpp=_middle([f.tpp for f in facts]),
             offset=offset,
         )
+        return with_points(made, curves)
 
     @classmethod
     def from_function(
@@ -254,7 +262,9 @@ class Reference:
         noise = np.sqrt(weights**2 @ self._errors**2 + level) * apart
         return self._read(weights @ self._shapes, fraction), self._read(noise, fraction)
 
-    def wander(self, fraction: ArrayLike, params: float | None = None) -> Float64:
+    def wander(
+        self, fraction: ArrayLike, params: float | None = None, *, left: float = 1.0
+    ) -> Float64:
         """Return the noise of the shape alone, the divisors' left out.
 
         It is what counts for a run whose own divisor is free: an error of a member's divisor moves
@@ -263,11 +273,14 @@ class Reference:
         Args:
             fraction: Fractions of training, any shape.
             params: As in `at`.
+            left: Share of the error by the members' own points that is left, where a run is held
+                against those points themselves.
 
         Returns:
             Standard deviation, relative, of the shape of ``fraction``.
         """
-        return self._read(np.sqrt(self.weights(params) ** 2 @ self._errors**2), fraction)
+        errors = np.maximum(left * self._own_errors, self._scatter)
+        return self._read(np.sqrt(self.weights(params) ** 2 @ errors**2), fraction)
 
     def _read(self, row: Float64, fraction: ArrayLike) -> Float64:
         t = np.asarray(fraction, np.float64)
@@ -337,12 +350,15 @@ class Reference:
     @cached_property
     def _errors(self) -> Float64:
         """Noise of each member: by its own points, and by how repeats of a size scatter."""
-        errors = np.array([np.where(np.isfinite(m.error), m.error, 0.0) for m in self.members])
-        scatter = self._scatter()
-        return errors if scatter is None else np.maximum(errors, scatter)
+        return np.maximum(self._own_errors, self._scatter)
 
-    def _scatter(self) -> Float64 | None:
-        """Return the standard deviation among repeats of one run, shape of `GRID`, smoothed.
+    @cached_property
+    def _own_errors(self) -> Float64:
+        return np.array([np.where(np.isfinite(m.error), m.error, 0.0) for m in self.members])
+
+    @cached_property
+    def _scatter(self) -> Float64:
+        """The standard deviation among repeats of one run, shape of `GRID`, smoothed; 0 if none.
 
         Each member's level over the later half of training is taken out first: its divisor's error
         is stated apart.
@@ -361,7 +377,7 @@ class Reference:
                 squares += ((group - group.mean(axis=0)) ** 2).sum(axis=0)
                 freedom += len(rows) - 1
         if not freedom:
-            return None
+            return np.zeros(GRID.size)
         # one or two repeats tell little at one point: pooled over a twentieth of training
         width = np.maximum(0.05, 0.2 * GRID)
         cumulated = np.concatenate([[0.0], np.cumsum(squares / freedom)])
@@ -421,7 +437,7 @@ def make_member(
     level, level_error = final_level(t, y)
     sigma = point_noise(y[-200:])
     if smooth is None:
-        smooth = sigma > _SMOOTHED
+        smooth = sigma > SMOOTHED
     if smooth:
         values, error = _local_lines(t, y, sigma, kinks)
         level, level_error = float(values[-1]), float(error[-1])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
@@ -20,6 +21,7 @@ from planner.plan.store import write_text
 SCHEMA = "planner.reference/1"
 _MAX_BYTES = 64 << 20
 _DIGITS = 9  # significant ones of a stored number
+_NOISE_DIGITS = 5  # of one point's noise
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(allow_inf_nan=False, gt=0)]
@@ -53,6 +55,20 @@ class _Member(_Strict):
     tau: Positive | None
     shape: list[Finite | None]
     error: list[Finite | None]
+    steps: list[Annotated[int, Field(ge=0, lt=2**62)]] | None = None
+    noise: list[Finite] | None = None
+
+    @model_validator(mode="after")
+    def _points(self) -> _Member:
+        steps, noise = self.steps, self.noise
+        if (steps is None) != (noise is None):
+            raise ValueError(f"{self.name}: steps and noise belong together")
+        if steps is not None and noise is not None:
+            if not steps or len(steps) != len(noise):
+                raise ValueError(f"{self.name}: steps and noise differ in number")
+            if any(b <= a for a, b in pairwise(steps)):
+                raise ValueError(f"{self.name}: steps do not rise")
+        return self
 
 
 class _File(_Strict):
@@ -120,6 +136,7 @@ def dump_reference(reference: Reference) -> str:
             "tau": m.tau,
             "shape": _numbers(m.shape),
             "error": _numbers(m.error),
+            **_points(m),
         }
         for m in reference.members
     ]
@@ -171,6 +188,8 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
             m.final_error,
             m.tpp,
             m.tau,
+            None if m.steps is None else np.asarray(m.steps, np.int64),
+            None if m.noise is None else np.asarray(m.noise, np.float64),
         )
         for m in read.members
     )
@@ -183,6 +202,13 @@ def load_reference(path: str | os.PathLike[str]) -> Reference:
         read.tpp,
         read.offset,
     )
+
+
+def _points(member: Member) -> dict[str, object]:
+    if member.steps is None or member.noise is None:
+        return {}
+    noise = [float(f"{v:.{_NOISE_DIGITS}g}") for v in member.noise.tolist()]
+    return {"steps": member.steps.tolist(), "noise": noise}
 
 
 def _numbers(values: NDArray[np.float64]) -> list[float | None]:

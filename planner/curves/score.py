@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.curves.alarm.lasting import Lasting, lasting_divergence
 from planner.curves.bands import Band, grouping, make_bands
 from planner.curves.bins import Binned, bin_batch, join
-from planner.curves.blowup import Blowup, find_blowups
 from planner.curves.causes import Deviations, likely_causes
 from planner.curves.errors import CurveError
 from planner.curves.family import Collapse, Outsider, collapse, outsiders
@@ -199,7 +199,7 @@ def score_binned(
     """
     bands = make_bands(binned.facts, binned.schedules, by)
     finished = binned.finished
-    blown = {blowup.row: blowup for blowup in find_blowups(binned)}
+    blown = {found.row: found for found in lasting_divergence(binned)}
     scores: dict[int, RunScore] = {}
     references: dict[str, Reference] = {}
     waiting: list[tuple[int, Reference]] = []
@@ -418,7 +418,7 @@ def _bare(
     }
 
 
-def _blown(base: dict[str, Any], blowup: Blowup) -> RunScore:
+def _blown(base: dict[str, Any], blowup: Lasting) -> RunScore:
     since = blowup.since if base["at"] is not None else None
     cause = Cause(blowup.cause, 1.0, blowup.evidence)
     return RunScore(

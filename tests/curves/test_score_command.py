@@ -111,6 +111,15 @@ def test_a_reference_is_written_and_used(tmp_path: Path, sick: Path) -> None:
     (run,) = json.loads(done.stdout)["runs"]
     assert run["verdict"] == "deviating"
     assert run["reference"] == "f/100M and 2 more"
+    # with the points of its runs, for the noise that a run may share with them
+    made = Reference.build(runs(sick=True)[:3])
+    for member, other in zip(reference.members, made.members, strict=True):
+        assert member.noise is not None
+        assert other.noise is not None
+        assert member.steps is not None
+        assert member.steps.tolist() == list(range(int(member.steps[0]), 1001))
+        assert member.steps[0] < 10
+        assert float(np.corrcoef(member.noise, other.noise[-member.noise.size :])[0, 1]) > 0.95
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@
 - :func:`find_divergence`: what needs no reference: not finite, diverged, rising, stalled.
 - :func:`find_spikes`, :func:`hard_batches`: single jumps of the loss; those at the same step of
   several runs are hard batches, not instabilities.
-- :func:`estimate_level`: where a run in progress will end if it follows its reference.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from __future__ import annotations
 from planner.curves.alarm.divergence import Divergence, find_divergence
 from planner.curves.alarm.drift import DriftReport, find_drift
 from planner.curves.alarm.hard_batches import HardBatch, data_orders, hard_batches
-from planner.curves.alarm.level import Level, estimate_level
 from planner.curves.alarm.spikes import Spike, find_spikes
 from planner.curves.alarm.threshold import threshold
 
@@ -21,10 +19,8 @@ __all__ = [
     "Divergence",
     "DriftReport",
     "HardBatch",
-    "Level",
     "Spike",
     "data_orders",
-    "estimate_level",
     "find_divergence",
     "find_drift",
     "find_spikes",

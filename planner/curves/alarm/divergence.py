@@ -17,6 +17,7 @@ rate is constant: what they leave open is what a reference is for.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -34,7 +35,7 @@ STALL_LEVEL = 6.5
 STALL_GAIN = 0.05
 STALL_STEPS = 1000
 _SUBWORD_START = 8.0
-_RISE = 0.02
+LEAST_RISE = 0.02  # of log loss
 _NOISES = 4.0
 _SHARE = 0.1
 _LOST = 0.9
@@ -51,12 +52,14 @@ class Divergence:
         step: At which it was called.
         since: Step since which it has been so.
         evidence: One sentence.
+        bar: Loss above which the rule holds, nats; not-a-number for ``not finite``.
     """
 
     kind: Kind
     step: int
     since: int
     evidence: str
+    bar: float = float("nan")
 
 
 def find_divergence(steps: Int64, values: Float64) -> list[Divergence]:
@@ -66,16 +69,28 @@ def find_divergence(steps: Int64, values: Float64) -> list[Divergence]:
         steps: Rising, shape ``(points,)``.
         values: Loss, nats; not-a-number where it was logged and is none, shape ``(points,)``.
     """
-    found = [_not_finite(steps, values)]
+    first: dict[Kind, Divergence] = {}
+    for item in all_divergences(steps, values):
+        if item.kind not in first or item.step < first[item.kind].step:
+            first[item.kind] = item
+    return sorted(first.values(), key=lambda item: (item.step, item.kind))
+
+
+def all_divergences(steps: Int64, values: Float64) -> Iterator[Divergence]:
+    """Yield what `find_divergence` finds, and each time that the run rose or was lost again."""
+    bad = _not_finite(steps, values)
+    if bad is not None:
+        yield bad
     usable = np.isfinite(values) & (values > 0)
     at, loss = steps[usable], values[usable]
     if at.size >= _IN_A_ROW:
         logs = np.log(loss)
         level = _lowest(logs)
-        found += [_lost(at, loss, logs, level), _rising(at, loss, logs, level)]
-        found.append(_stalled(at, loss))
-    known = [item for item in found if item is not None]
-    return sorted(known, key=lambda item: (item.step, item.kind))
+        yield from _lost(at, loss, logs, level)
+        yield from _rising(at, loss, logs, level)
+        stalled = _stalled(at, loss)
+        if stalled is not None:
+            yield stalled
 
 
 def _not_finite(steps: Int64, values: Float64) -> Divergence | None:
@@ -99,49 +114,58 @@ def _lowest(logs: Float64) -> Float64:
     return np.minimum.accumulate(np.concatenate([logs[:1], logs[:1], middle]))
 
 
-def _lost(at: Int64, loss: Float64, logs: Float64, level: Float64) -> Divergence | None:
+def _lost(at: Int64, loss: Float64, logs: Float64, level: Float64) -> Iterator[Divergence]:
     first = float(logs[: min(3, logs.size)].max())
     before = np.concatenate([level[:1], level[:-1]])
     learned = first - before
     back = (learned >= _LEARNED) & (logs >= before + _LOST * learned)
-    where = np.flatnonzero(back)
-    if not where.size:
-        return None
-    i = int(where[0])
-    best = float(np.exp(before[i]))
-    return Divergence(
-        "diverged",
-        int(at[i]),
-        int(at[i]),
-        f"the loss was {best:.3f} and is {loss[i]:.3f}: what was learned is lost",
-    )
+    for i in np.flatnonzero(back & ~np.concatenate([[False], back[:-1]])).tolist():
+        best = float(np.exp(before[i]))
+        yield Divergence(
+            "diverged",
+            int(at[i]),
+            int(at[i]),
+            f"the loss was {best:.3f} and is {loss[i]:.3f}: what was learned is lost",
+            float(np.exp(before[i] + _LOST * learned[i])),
+        )
 
 
-def _rising(at: Int64, loss: Float64, logs: Float64, level: Float64) -> Divergence | None:
+def _rising(at: Int64, loss: Float64, logs: Float64, level: Float64) -> Iterator[Divergence]:
+    if not _may_rise(at, logs, level):
+        return
     # the noise, from third differences, which a bent curve hardly touches
     rough = np.abs(np.diff(logs, 3)) / np.sqrt(20.0) / 0.6745
-    since = 0
+    since, said = 0, False
     for i in range(3, logs.size):
         before = float(level[since - 1]) if since else float(level[i - 1])
-        above = logs[i] > before + _RISE
-        if above and i > 3:
-            usual = float(np.median(rough[max(0, i - 103) : i - 3]))
-            above = logs[i] > before + _NOISES * usual
-        if not above:
-            since = 0
+        bar = before + LEAST_RISE
+        if logs[i] > bar and i > 3:
+            bar = max(bar, before + _NOISES * float(np.median(rough[max(0, i - 103) : i - 3])))
+        if not logs[i] > bar:
+            since, said = 0, False
             continue
         if not since:
             since = i
-        if i - since + 1 >= _IN_A_ROW and at[i] - at[since] >= _SHARE * at[i]:
+        if not said and i - since + 1 >= _IN_A_ROW and at[i] - at[since] >= _SHARE * at[i]:
+            said = True
             best, start = float(np.exp(before)), int(at[since])
-            return Divergence(
+            yield Divergence(
                 "rising",
                 int(at[i]),
                 start,
                 f"the loss had come down to {best:.3f} and has stood above it since step "
                 f"{start:,}; it is {loss[i]:.3f}",
+                float(np.exp(bar)),
             )
-    return None
+
+
+def _may_rise(at: Int64, logs: Float64, level: Float64) -> bool:
+    """Return whether the rule of rising can hold: it does without the noise. Spares most runs."""
+    above = logs[1:] > level[:-1] + LEAST_RISE
+    place = np.arange(above.size)
+    since = np.maximum.accumulate(np.where(above, -1, place)) + 1
+    here, start = at[1:], at[1:][np.minimum(since, above.size - 1)]
+    return bool(np.any(above & (here - start >= _SHARE * here)))
 
 
 def _stalled(at: Int64, loss: Float64) -> Divergence | None:
@@ -162,5 +186,6 @@ def _stalled(at: Int64, loss: Float64) -> Divergence | None:
                 int(at[half]),
                 f"after {int(at[i]):,} steps the loss is {recent:.2f} nats, and was "
                 f"{earlier:.2f} at step {int(at[half]):,}: it has hardly learned",
+                STALL_LEVEL,
             )
     return None

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.curves.alarm.ramps import ramp_scores
+from planner.curves.alarm.shared import shared_noise
 from planner.curves.alarm.tame import tame
 from planner.curves.alarm.threshold import ALPHAS, threshold
 from planner.curves.errors import CurveError
@@ -55,12 +56,14 @@ class DriftReport:
         alpha: Probability of an alarm over a whole healthy run.
         threshold: Of the score; not-a-number where undecidable.
         steps: Watched steps, shape ``(points,)``.
-        residual: Log loss less log reference less the level of the calibration.
+        residual: Log loss less log reference less the level of the calibration, and less what noise
+            it shares with the reference's runs.
         score: Penalized statistic, in standard deviations; minus infinity while calibrating.
         step: At which the alarm was raised; None.
         at: That as a fraction of training; None.
         since: Fraction of training at which the drift began, by the alarming statistic; None.
         rise: How far the residual had risen at the alarm (relative); None.
+        shared: Share of the reference's own noise that was subtracted; 0 where none was.
     """
 
     state: State
@@ -74,6 +77,7 @@ class DriftReport:
     at: float | None = None
     since: float | None = None
     rise: float | None = None
+    shared: float = 0.0
 
 
 def calibration_points(total: int) -> int:
@@ -140,13 +144,22 @@ def find_drift(
         limit = threshold(alpha, total)
         return DriftReport("calibrating", "", alpha, limit, steps, residual - level, blank)
     limit = threshold(alpha, total)
-    values, noise = tame(residual, count)
     own = shape[usable]
+    share = 0.0
+    shared = shared_noise(
+        steps, residual, count, reference, horizon=horizon, every=curve.every, params=size
+    )
+    if shared is not None:
+        share = shared.share
+        residual = (residual - shared.values)[shared.known]
+        steps, t, own = steps[shared.known], t[shared.known], own[shared.known]
+        count = int(np.count_nonzero(shared.known[:count]))
+    values, noise = tame(residual, count)
     # over the whole of training, so that no point is judged by how much was logged after it
     whole = np.linspace(begin, 1.0, 200, endpoint=False)
     drift = reference.drift(whole, size)
     scale = float(np.median(drift / np.maximum(np.abs(reference.at(whole, size)[0]), 1e-12)))
-    wander = reference.wander(whole, size)
+    wander = reference.wander(whole, size, left=abs(1.0 - share))
     scores = ramp_scores(
         values,
         noise,
@@ -161,7 +174,7 @@ def find_drift(
     centred = residual - residual[:count].mean()
     hits = np.flatnonzero(scores.score > limit)
     if not hits.size:
-        return DriftReport("quiet", "", alpha, limit, steps, centred, scores.score)
+        return DriftReport("quiet", "", alpha, limit, steps, centred, scores.score, shared=share)
     i = int(hits[0])
     return DriftReport(
         "alarm",
@@ -175,6 +188,7 @@ def find_drift(
         at=float(t[i]),
         since=float(t[max(i - int(scores.window[i]), 0)]),
         rise=float(scores.rise[i]),
+        shared=share,
     )
 
 

@@ -8,12 +8,11 @@ to differ smoothly among healthy runs enters as a shape with a normal prior, and
 far as the data tell it.
 
 Noise is not assumed to be white. Each window's statistic is divided by the root mean square that
-the same window's statistic had before the window began, but by no less than that of the next
-smaller window and than an AR(1) as correlated as what was seen would have; a scale seen too few
-times inherits the ratio of the next smaller scales, extrapolated where it grows. The statistics of
-all windows compare after the multiscale penalty sqrt(2 log(n / w)) (Duembgen and Spokoiny 2001),
-which lets
-long windows, for which there are few chances to err, alarm at less.
+the same window's statistic had before the window began, but by no less than an AR(1) as correlated
+as what was seen would have; a scale seen too few times inherits the ratio of the next smaller
+scales, extrapolated where it grows. The statistics of all windows compare after the multiscale
+penalty sqrt(2 log(n / w)) (Duembgen and Spokoiny 2001), which lets long windows, for which there
+are few chances to err, alarm at less.
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ def ramp_scores(
         ratio[..., first - 1 :] = now
         # what a mean over w points errs by the reference's own error, which has no own noise
         floor = (
-            np.maximum(np.maximum(first_ratio, before)[..., first - 1 :], least_ratio)
+            np.maximum(first_ratio[..., first - 1 :], least_ratio)
             + (wander**2 * min(w, wander_points)) * v[..., first - 1 :]
         )
         scaled = z / np.sqrt(np.maximum(now, floor)) - np.sqrt(2.0 * np.log(total / w))

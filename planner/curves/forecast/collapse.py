@@ -48,11 +48,14 @@ class Collapse:
         name: Of the method.
         extrapolate: Whether the shape goes on with size; False takes the mean of the runs.
         reference: A reference that takes the place of the band's finished runs.
+        trusted: Somebody says that the run should follow it: what is not known of either counts as
+            equal.
     """
 
     name: str = "collapse"
     extrapolate: bool = True
     reference: Reference | None = None
+    trusted: bool = False
 
     def estimate(self, prefix: Curve, pool: Pool) -> Estimate:
         """See `planner.curves.forecast.method.Method`."""
@@ -60,7 +63,7 @@ class Collapse:
         if self.reference is None:
             basis = _of_band(band(prefix, pool), window)
         else:
-            basis = _of_reference(self.reference, prefix)
+            basis = _of_reference(self.reference, prefix, self.trusted)
         size = float(prefix.facts.params or 0)
         weights = basis.weights(size) if self.extrapolate else basis.mean
         shapes = _shapes(basis.members, window)
@@ -119,7 +122,7 @@ def _of_band(found: Pool, window: Float64) -> _Basis:
     )
 
 
-def _of_reference(reference: Reference, prefix: Curve) -> _Basis:
+def _of_reference(reference: Reference, prefix: Curve, trusted: bool) -> _Basis:
     """Return what a reference holds.
 
     Raises:
@@ -129,7 +132,7 @@ def _of_reference(reference: Reference, prefix: Curve) -> _Basis:
         raise UndecidableError(f"the reference is of {reference.metric}, not {prefix.metric}")
     if reference.offset:
         raise UndecidableError("the reference has an offset, which forecasts do without")
-    if not fits_reference(prefix, reference):
+    if not fits_reference(prefix, reference, trusted=trusted):
         raise UndecidableError(
             "the reference is of another schedule, tokens per parameter or timescale"
         )

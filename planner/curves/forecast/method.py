@@ -142,23 +142,35 @@ def same_band(curve: Curve, other: Curve) -> bool:
     return _known_ahead(curve) or (_named(curve) and a.schedule == b.schedule)
 
 
-def fits_reference(curve: Curve, reference: Reference) -> bool:
-    """Return whether a run should follow a reference."""
-    if not _same_shape(curve, reference.tpp, reference.tau, reference.schedule):
+def fits_reference(curve: Curve, reference: Reference, *, trusted: bool = False) -> bool:
+    """Return whether a run should follow a reference.
+
+    Args:
+        curve: The run.
+        reference: The reference.
+        trusted: Somebody says so: what is not known of either counts as equal.
+    """
+    if not _same_shape(curve, reference.tpp, reference.tau, reference.schedule, trusted=trusted):
         return False
-    return _known_ahead(curve) or _named(curve)
+    return trusted or _known_ahead(curve) or _named(curve)
 
 
 def _same_shape(
-    curve: Curve, tpp: float | None, tau: float | None, schedule: Schedule | None
+    curve: Curve,
+    tpp: float | None,
+    tau: float | None,
+    schedule: Schedule | None,
+    *,
+    trusted: bool = False,
 ) -> bool:
     of = curve.facts
-    if not _near(of.tpp, tpp, 1.0 + TPP_TOLERANCE):
+    unknown = of.tpp is None or tpp is None
+    if not (trusted and unknown) and not _near(of.tpp, tpp, 1.0 + TPP_TOLERANCE):
         return False
     if of.tau is not None and tau is not None and not _near(of.tau, tau, 1.0 + TAU_TOLERANCE):
         return False
     if curve.schedule is None or schedule is None:
-        return False
+        return trusted
     until = float(min(curve.schedule.fractions[-1], schedule.fractions[-1]))
     return curve.schedule.distance(schedule, until=until) <= SCHEDULE_TOLERANCE
 

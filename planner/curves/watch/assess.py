@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from planner.curves.alarm.divergence import find_divergence
 from planner.curves.alarm.drift import DriftReport, find_drift
-from planner.curves.alarm.level import Level, estimate_level
 from planner.curves.alarm.spikes import Spike, find_spikes
+from planner.curves.forecast import Forecast, Pool, forecast_run
+from planner.curves.forecast.collapse import Collapse
 
 if TYPE_CHECKING:
     from planner.curves.curve import Curve
@@ -50,7 +51,7 @@ class Assessment:
         drift: The drift alarm; None without a reference.
         alarms: By step.
         spikes: Single jumps of the loss; no alarm.
-        level: Predicted final loss; None where it cannot be told.
+        forecast: Of the final loss, if the run follows the reference; None without one.
     """
 
     curve: Curve
@@ -59,7 +60,7 @@ class Assessment:
     drift: DriftReport | None
     alarms: tuple[Alarm, ...]
     spikes: tuple[Spike, ...]
-    level: Level | None
+    forecast: Forecast | None
 
     @property
     def state(self) -> State:
@@ -102,9 +103,10 @@ class Assessment:
             "score": _finite(drift.score[-1]) if drift and watched else None,
             "threshold": _finite(drift.threshold) if drift else None,
             "since": drift.since if drift else None,
+            "shared": drift.shared if drift and watched else None,
             "alarms": [asdict(alarm) for alarm in self.alarms],
             "spikes": [asdict(spike) for spike in self.spikes],
-            "predicted": None if self.level is None else asdict(self.level),
+            "predicted": _predicted(self.forecast),
         }
 
 
@@ -130,10 +132,13 @@ def assess(
         Alarm(found.kind, found.step, found.since, found.evidence)
         for found in find_divergence(curve.steps, curve.values)
     ]
-    drift = level = None
+    drift = forecast = None
     if reference is not None:
         drift = find_drift(curve, reference, alpha=alpha, tolerance=tolerance)
-        level = estimate_level(curve, reference)
+        follows = Collapse(reference=reference, trusted=True)
+        forecast = forecast_run(
+            curve, Pool(()), method=follows.name, methods={follows.name: follows}
+        )
         if drift.step is not None and drift.since is not None and drift.rise is not None:
             since = round(drift.since * (curve.horizon or 1))
             alarms.append(
@@ -154,7 +159,7 @@ def assess(
         drift,
         tuple(alarms),
         tuple(find_spikes(curve.steps, curve.values)),
-        level,
+        forecast,
     )
 
 
@@ -165,6 +170,13 @@ def smoothed(values: NDArray[np.float64], share: float = 0.02) -> NDArray[np.flo
     high = np.arange(1, values.size + 1)
     low = np.maximum(high - width, 0)
     return np.asarray((sums[high] - sums[low]) / (high - low))
+
+
+def _predicted(forecast: Forecast | None) -> dict[str, Any] | None:
+    if forecast is None:
+        return None
+    names = ("final", "low", "high", "level", "why")
+    return {name: getattr(forecast, name) for name in names}
 
 
 def _finite(value: float) -> float | None:
