@@ -57,6 +57,10 @@ def fit(
         raise UnitError(f"got {kind!r}; {did_you_mean(kind, KINDS)}", field="fit")
     if not 0 < level < 1:
         raise UnitError(f"got {level:g}, wanted a probability between 0 and 1", field="--level")
+    if name is not None and not name.strip():
+        raise UnitError("got nothing, wanted what specs call the law", field="--name")
+    if residuals == "-":
+        raise UnitError("got -, wanted a file; --json prints the same", field="--residuals")
     if warmup_steps is not None and (kind != "schedule" or warmup_steps < 0):
         wanted = "wanted 0 or more" if kind == "schedule" else "only fit schedule has it"
         raise UnitError(f"got {warmup_steps}; {wanted}", field="--warmup-steps")

@@ -133,7 +133,7 @@ def _print_forecasts(forecasts: Sequence[Forecast]) -> None:
             wrong = f.final / f.actual - 1 if f.final and f.actual else None
             row += [_loss(f.actual), "" if wrong is None else f"{wrong:+.2%}"]
         rows.append(row)
-    print(f"{forecasts[0].metric}, intervals at {forecasts[0].level:.0%}")
+    print(f"{forecasts[0].metric}, intervals at {100 * forecasts[0].level:.10g}%")
     print_columns(header, rows)
     reasons: dict[str, list[str]] = {}
     for f in forecasts:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from planner.cli.app import Json, read_plans, verb
+
+_LEAST_ALPHA = 1e-9
 
 
 @verb
@@ -47,7 +51,9 @@ def score(
     ] = False,
     output: Annotated[
         str | None,
-        typer.Option("-o", "--output", help="Write the reference of the one band here."),
+        typer.Option(
+            "-o", "--output", help="Write the reference of the one band here; - prints it."
+        ),
     ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit code 1 for undecidable runs too.")
@@ -60,8 +66,15 @@ def score(
     from planner.curves import CurveError, Reference
     from planner.curves.load import load_curves
     from planner.curves.points import with_points
+    from planner.curves.reference_file import dump_reference
     from planner.curves.score import score_archive
 
+    if 0 < alpha < _LEAST_ALPHA:
+        raise CurveError(f"got {alpha:g}, wanted {_LEAST_ALPHA:g} or more", field="--alpha")
+    if json and output == "-":
+        raise CurveError("prints a reference on standard output, as --json does", field="-o -")
+    if output is not None and output != "-":
+        _spare(output)
     opened = Archive(archive)
     plans = read_plans(plan or [])
     scored = score_archive(
@@ -83,17 +96,15 @@ def score(
                 + (f" ({names}): say which by --where" if made else ""),
                 field="--output",
             )
-        with_points(
-            made[0],
-            (
-                curve
-                for batch in load_curves(
-                    opened, metric=scored.metric, where=where or [], plans=plans
-                )
-                for curve in batch
-            ),
-        ).save(output)
-    if json:
+        loaded = load_curves(opened, metric=scored.metric, where=where or [], plans=plans)
+        reference = with_points(made[0], (curve for batch in loaded for curve in batch))
+        if output == "-":
+            sys.stdout.write(dump_reference(reference))
+        else:
+            reference.save(output)
+    if output == "-":
+        pass
+    elif json:
         print_scores_json(scored)
     else:
         print_scores(scored)
@@ -101,3 +112,16 @@ def score(
             print(f"wrote {output}")
     if scored.deviating or (strict and any(r.verdict == "undecidable" for r in scored.runs)):
         raise typer.Exit(1)
+
+
+def _spare(output: str) -> None:
+    """Refuse to write a reference over a file that is none."""
+    from planner.curves import CurveError, Reference
+
+    if Path(output).is_file() and Path(output).stat().st_size:
+        try:
+            Reference.load(output)
+        except CurveError:
+            raise CurveError(
+                "exists and is no reference; nothing was written", file=output
+            ) from None

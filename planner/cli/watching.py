@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from collections.abc import Callable
@@ -77,6 +78,16 @@ def watch(
     from planner.curves.watch import webhook as web_hook
     from planner.units import parse_count
 
+    for field, value in (
+        ("--alpha", alpha),
+        ("--tolerance", tolerance),
+        ("--interval", interval),
+        ("--timeout", timeout),
+    ):
+        if value is not None and not math.isfinite(value):
+            raise CurveError(f"got {value:g}, wanted a number", field=field)
+    if not 0.001 <= alpha <= 0.2:
+        raise CurveError(f"got {alpha:g}, wanted 0.001 to 0.2", field="--alpha")
     if json and not once:
         raise CurveError("needs --once", field="--json")
     hooks = [command_hook(text) for text in command or []]

@@ -269,10 +269,15 @@ def forecast_run(
     return undecidable(first or "no method", reached, means)
 
 
+_SHORTEST_ID = 4  # characters: fewer begin the ids of many runs
+
+
 def _named(curves: Sequence[Curve], wanted: Sequence[str], where: str) -> list[Curve]:
     found: dict[str, Curve] = {}
     for name in wanted:
-        hits = [c for c in curves if c.facts.name == name or c.facts.run.startswith(name)]
+        hits = [c for c in curves if name in (c.facts.name, c.facts.run)]
+        if not hits and len(name) >= _SHORTEST_ID:
+            hits = [c for c in curves if c.facts.run.startswith(name)]
         if not hits:
             known = [c.facts.name for c in curves]
             raise CurveError(
