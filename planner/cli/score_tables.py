@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from planner.curves.bands import Band
-    from planner.curves.score import RunScore, Scored
+    from planner.curves.scored import RunScore, Scored
 
 _LISTED = 40  # runs of a band that are listed one by one
 _NAME = 44

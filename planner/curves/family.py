@@ -23,7 +23,7 @@ from planner.curves.reference import TAU_TOLERANCE, TPP_TOLERANCE, Reference
 
 if TYPE_CHECKING:
     from planner.curves.curve import RunFacts
-    from planner.curves.score import RunScore
+    from planner.curves.scored import RunScore
 
 Float64 = NDArray[np.float64]
 
