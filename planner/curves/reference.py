@@ -180,9 +180,11 @@ class Reference:
             return self
         if not members:
             return None
-        return Reference(
-            self.metric, members, self.source, self.schedule, self.tau, self.tpp, self.offset
-        )
+        if run not in self._others:
+            self._others[run] = Reference(
+                self.metric, members, self.source, self.schedule, self.tau, self.tpp, self.offset
+            )
+        return self._others[run]
 
     def weights(self, params: float | None = None) -> Float64:
         """Return each member's weight in the curve of a size, shape ``(members,)``; sum 1.
@@ -241,6 +243,7 @@ class Reference:
         *,
         tpp: float | None = None,
         tau: float | None = None,
+        curve: Float64 | None = None,
     ) -> Float64:
         """Return how far the shape of a run may lie off for what is not known of its drift.
 
@@ -253,11 +256,13 @@ class Reference:
             params: N of the run; None or unknown sizes: one e-fold is taken.
             tpp: Its tokens per parameter, if known.
             tau: Its AdamW timescale, if known.
+            curve: The log curve there, if `at` told it already.
 
         Returns:
             Standard deviation, relative, of the shape of ``fraction``.
         """
-        curve, _ = self.at(fraction, params)
+        if curve is None:
+            curve, _ = self.at(fraction, params)
         sizes = self.sizes
         if params is None or not sizes:
             folds = 1.0
@@ -273,6 +278,10 @@ class Reference:
             if own and theirs:
                 share += rate * min(abs(math.log(own / theirs)), math.log1p(most))
         return np.abs(curve) * share
+
+    @cached_property
+    def _others(self) -> dict[str, Reference]:
+        return {}
 
     @cached_property
     def _mean_tpp(self) -> float | None:

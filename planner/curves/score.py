@@ -13,6 +13,7 @@ is logged, or the noise would hide what the paper's sick run showed.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,15 +31,17 @@ from planner.curves.outliers import hard_batches
 from planner.curves.reference import Reference
 from planner.curves.residual import WINDOW, residuals
 from planner.curves.scored import RunScore, Scored
+from planner.curves.threads import in_threads
 from planner.curves.verdict import Cause, judge
 
 if TYPE_CHECKING:
     from planner.archive import Archive
     from planner.plan import Plan
 
-Int64 = NDArray[np.int64]
+Float64 = NDArray[np.float64]
 
 _ROWS_AT_A_TIME = 1000
+_POINTS_AT_A_TIME = 500_000
 
 
 def score_archive(
@@ -81,9 +84,10 @@ def score_archive(
             f"is of {reference.metric}, wanted one of {loader.metric}", field="--reference"
         )
     offset = reference.offset if reference is not None else 0.0
-    binned = join(
-        (bin_batch(batch, offset=offset) for batch in loader.batches()), runs=len(loader.facts)
+    parts = in_threads(
+        lambda batch: bin_batch(batch, offset=offset), loader.batches(points=_POINTS_AT_A_TIME)
     )
+    binned = join(parts, runs=len(loader.facts))
     if not len(binned):
         raise CurveError(f"no run that was asked for logged {loader.metric}")
     return score_binned(
@@ -123,8 +127,10 @@ def score_binned(
     waiting: list[tuple[int, Reference]] = []
     labels = {row: band.label for band in bands for row in band.rows}
 
+    divisors = _divisors(binned, finished)
+
     def bare(row: int) -> dict[str, Any]:
-        return _bare(binned, row, labels[row], metric, alpha, bool(finished[row]))
+        return _bare(binned, row, labels[row], metric, alpha, divisors[row])
 
     for band in bands:
         made = reference
@@ -143,19 +149,24 @@ def score_binned(
                 scores[row] = RunScore(**bare(row), verdict="undecidable", reason=why)
             else:
                 waiting.append((row, against))
-    for start in range(0, len(waiting), _ROWS_AT_A_TIME):
-        some = waiting[start : start + _ROWS_AT_A_TIME]
+    off: list[tuple[int, Reference, float]] = []  # with the noise
+
+    def judged(some: list[tuple[int, Reference]]) -> tuple[list[dict[str, Any]], Float64]:
         rows = np.array([row for row, _ in some], np.int64)
         found = residuals(binned, rows, [against for _, against in some], alpha=alpha)
-        judged = judge(found, np.minimum(binned.logged[rows], 1.0), finished[rows])
-        off = [i for i, said in enumerate(judged) if said["verdict"] == "deviating"]
-        if off:
-            against_of = [some[i][1] for i in off]
-            causes = _causes(binned, rows[off].tolist(), against_of, found.long_run[off])
-            for i, cause in zip(off, causes, strict=True):
-                judged[i]["causes"] = cause
-        for (row, against), said in zip(some, judged, strict=True):
+        said = judge(found, np.minimum(binned.logged[rows], 1.0), finished[rows])
+        return said, found.long_run
+
+    parts = [waiting[i : i + _ROWS_AT_A_TIME] for i in range(0, len(waiting), _ROWS_AT_A_TIME)]
+    for some, (all_said, noise) in zip(parts, in_threads(judged, parts), strict=True):
+        for (row, against), said, own in zip(some, all_said, noise.tolist(), strict=True):
             scores[row] = RunScore(**{**bare(row), **said}, reference=against.name)
+            if said["verdict"] == "deviating":
+                off.append((row, against, own))
+    for start in range(0, len(off), _ROWS_AT_A_TIME):
+        part = off[start : start + _ROWS_AT_A_TIME]
+        for (row, _, _), causes in zip(part, _causes(binned, part), strict=True):
+            scores[row] = replace(scores[row], causes=causes)
     for band in bands:
         if reference is None and band.label in references:
             settle(references[band.label], binned, band, scores)
@@ -181,10 +192,10 @@ def score_binned(
     )
 
 
-def _causes(
-    binned: Binned, rows: list[int], references: list[Reference], noise: NDArray[np.float64]
-) -> list[tuple[Cause, ...]]:
+def _causes(binned: Binned, off: Sequence[tuple[int, Reference, float]]) -> list[tuple[Cause, ...]]:
     """Return the likely causes of some runs' deviations."""
+    rows, references = [row for row, _, _ in off], [reference for _, reference, _ in off]
+    noise = np.array([own for _, _, own in off])
     mean, time, known = binned.rows(np.array(rows))
     curve = np.array(
         [
@@ -209,17 +220,22 @@ def _causes(
     )
 
 
+def _divisors(binned: Binned, finished: NDArray[np.bool_]) -> list[float | None]:
+    """Return the final loss of each finished run, over the last window; None of the others."""
+    tail = binned.mean[:, -max(1, round(WINDOW * binned.mean.shape[1])) :].astype(np.float64)
+    known = np.isfinite(tail)
+    count = np.count_nonzero(known, axis=1)
+    level = np.exp(np.where(known, tail, 0.0).sum(axis=1) / np.maximum(count, 1))
+    told = finished & (count > 0) & ~np.isnan(binned.horizon)
+    return [one if yes else None for one, yes in zip(level.tolist(), told.tolist(), strict=True)]
+
+
 def _bare(
-    binned: Binned, row: int, label: str, metric: str, alpha: float, finished: bool
+    binned: Binned, row: int, label: str, metric: str, alpha: float, divisor: float | None
 ) -> dict[str, Any]:
     """Return what is said of a run before it is compared."""
     facts = binned.facts[row]
     known = not np.isnan(binned.horizon[row])
-    divisor: float | None = None
-    if known and finished:
-        tail = binned.mean[row][-max(1, round(WINDOW * binned.mean.shape[1])) :]
-        tail = tail[np.isfinite(tail)]
-        divisor = float(np.exp(np.mean(tail, dtype=np.float64))) if tail.size else None
     return {
         "run": facts.run,
         "name": facts.name,
