@@ -1,10 +1,11 @@
 """The reference: the normalized curve that a family's healthy runs follow.
 
 Made of finished runs, a reference holds the log of each run's normalized curve. At one size it is
-their mean; with two or more sizes it is a straight line in log N at each fraction of training,
-because the shape changes slowly with size: plain averaging of smaller sizes is biased by 0.4-0.5 %
-at the largest OLMo ladder size. It says how sure it is: `at` returns the noise of its runs, carried
-through the line, and `drift` what the change with size that it cannot know may add.
+their mean; with two or more sizes it is extrapolated in log N at each fraction of training, as
+`planner.curves.shape` says, because the shape changes slowly with size: plain averaging of smaller
+sizes is biased by 0.4-0.5 % at the largest OLMo ladder size. It says how sure it is: `at` returns
+the noise of its runs, carried along, and `drift` what the change with size that it cannot know may
+add.
 
 A curve from elsewhere (the parametric surrogate of FACTS A6, a schedule-aware law) is taken as a
 function of the fraction of training: `Reference.from_function`.
@@ -16,7 +17,7 @@ import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -26,20 +27,25 @@ from planner.curves.errors import CurveError
 from planner.curves.member import GRID, WINDOW, Float64, Member, make_member, schedule_kinks
 from planner.curves.normalize import log_excess
 from planner.curves.schedule import Schedule
+from planner.curves.shape import size_weights
 
 _LOG_GRID = np.log(GRID)
 # Root mean square of the change of the log shape for one e-fold of N, as a share of the log shape
 # itself: measured on the OLMo ladder, 11 evaluation sets x 4 multiples, 190M to 1.3B, fractions 0.1
-# to 0.7 of training (tests/curves/test_real_runs.py measures it again).
+# to 0.7 of training (tests/curves/test_real_runs.py measures it again). What extrapolation from
+# three sizes misses is as much for one e-fold beyond the largest, and averages miss more.
 SIZE_DRIFT = 0.07
 # Likewise for one e-fold of TPP, tau going with it (the ladder's multiples), and of tau alone (the
 # learning rates of the 124M sweep of wsd_cosine_llama); no more than a band's tolerance counts.
 TPP_DRIFT, TAU_DRIFT = 0.37, 0.15
+# Half of SIZE_DRIFT is allowed for (twice over, as two standard deviations) where two or more sizes
+# tell the direction: then none of 200 healthy curves of the ladder is called, 20 runs on 10
+# evaluation sets (an eleventh, ice, has few documents: 5 of 20 are, and 4 if all is allowed for);
+# at a quarter one is. With all of it a drift like the paper's hides one e-fold beyond three sizes.
+_KNOWN_DRIFT = 0.5
 # Runs of one band agree to this in TPP and tau: rounding of batches and steps moves both (the
 # ladder's tau spreads by 19 % within a multiple, and those curves collapse).
 TPP_TOLERANCE, TAU_TOLERANCE = 0.15, 0.2
-# What of the change with size is left once two or more sizes tell its direction; likewise.
-_KNOWN_DRIFT = 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,10 +198,11 @@ class Reference:
         Args:
             params: N of the size; None for the mean of the members.
         """
+        sizes = tuple(m.params for m in self.members if m.params is not None)
         count = len(self.members)
-        if params is None or self._line is None:
+        if params is None or len(sizes) < count:
             return np.full(count, 1.0 / count)
-        return np.asarray(np.array([math.log(params), 1.0]) @ self._line)
+        return _size_weights(sizes, float(params))
 
     def at(self, fraction: ArrayLike, params: float | None = None) -> tuple[Float64, Float64]:
         """Return the log of the normalized curve and its noise.
@@ -247,9 +254,9 @@ class Reference:
     ) -> Float64:
         """Return how far the shape of a run may lie off for what is not known of its drift.
 
-        With one size the whole change with size is unknown: `SIZE_DRIFT` an e-fold of N. With more,
-        a share of it is left that grows with the distance to the nearest member's size. To that
-        comes what differs in TPP and tau within a band's tolerance.
+        `SIZE_DRIFT` for each e-fold of N to the nearest member's size: the whole change with size
+        if the members are of one, what extrapolation misses if they are of more. To that comes
+        what differs in TPP and tau within a band's tolerance.
 
         Args:
             fraction: Fractions of training, any shape.
@@ -292,14 +299,6 @@ class Reference:
         return _middle([m.tau for m in self.members]) or self.tau
 
     @cached_property
-    def _line(self) -> Float64 | None:
-        """The least-squares line in log N: what turns members into slope and intercept."""
-        if len(self.sizes) < 2 or any(m.params is None for m in self.members):
-            return None
-        z = np.log([float(m.params or 1) for m in self.members])
-        return np.asarray(np.linalg.pinv(np.column_stack([z, np.ones(z.size)])))
-
-    @cached_property
     def _shapes(self) -> Float64:
         return np.array([np.where(np.isfinite(m.shape), m.shape, 0.0) for m in self.members])
 
@@ -337,6 +336,13 @@ class Reference:
         low = np.searchsorted(GRID, GRID - width)
         high = np.searchsorted(GRID, GRID + width, side="right")
         return np.asarray(np.sqrt((cumulated[high] - cumulated[low]) / (high - low)))
+
+
+@lru_cache(maxsize=4096)  # bands have the same sizes, and each run is judged by all others
+def _size_weights(sizes: tuple[int, ...], params: float) -> Float64:
+    weights = size_weights(sizes, params)
+    weights.flags.writeable = False
+    return weights
 
 
 def _member(curve: Curve, offset: float, smooth: bool | None) -> Member:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,7 @@ def test_a_deviating_run_is_exit_code_1_and_listed_first(sick: Path) -> None:
     assert lines[1] == "  reference: 100M, 200M, 400M (3 runs)"
     first = next(i for i, line in enumerate(lines) if line.split()[:1] == ["run"]) + 1
     assert lines[first].split()[0] == "big"
-    assert "deviating since 6" in lines[first]
+    assert re.search(r"deviating since (6\d|70)%", lines[first])
     assert "numerics drift" in lines[first]
     assert "only 2.0% is logged" in done.stdout
     assert lines[-1] == "train/loss, 5 runs: 1 deviating, 3 healthy, 1 undecidable"
