@@ -22,7 +22,7 @@ SECONDS = 10.0  # for 10,000 runs
 MEMORY = 7e3  # bytes for each further run, all objects and the interpreter's slack counted
 LINEAR = 1.3  # cost a run at 100,000, over that at 10,000
 
-TEXT = f"""`planner score ARCHIVE --json`, from the start of the process to the end of the document,
+TEXT = """`planner score ARCHIVE --json`, from the start of the process to the end of the document,
 on archives of made-up runs (`benchmarks/made_archive.py`: families of five
 sizes and four seeds; of every hundred runs one drifts from 60 % of training on, one has a spike
 that recovers). CPU time is the sum over threads: it depends less on what else the machine does than

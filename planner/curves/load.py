@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.archive import list_runs
+from planner.curves.cooldown import Cooldown, declared_cooldown
 from planner.curves.curve import Curve, RunFacts
 from planner.curves.descent import Column, Parents, joined, part_of, read_parents
 from planner.curves.errors import CurveError
@@ -80,6 +82,7 @@ class Loader:
         facts: Of each run that was asked for, by id, in the order of their names.
         floors: Declared last learning rate of each run, by id; None if not known.
         planned: Planned run of each run that was matched to one, by id.
+        cooldowns: What the configuration of a run with a cooldown declares of it, by id.
         ended: Whether a run whose length the log does not tell is taken to have ended where its log
             does.
     """
@@ -89,6 +92,7 @@ class Loader:
     facts: dict[str, RunFacts]
     floors: dict[str, float | None]
     planned: dict[str, Run]
+    cooldowns: dict[str, Cooldown]
     ended: bool = False
 
     @classmethod
@@ -113,7 +117,8 @@ class Loader:
         }
         facts = {r["run"]: run_facts(r, planned.get(r["run"])) for r in records}
         floors = {r["run"]: r["min_lr"] for r in records}
-        return cls(archive, name, facts, floors, planned, ended)
+        cooldowns = _cooldowns(archive, facts, floors)
+        return cls(archive, name, facts, floors, planned, cooldowns, ended)
 
     def batches(
         self,
@@ -211,7 +216,8 @@ class CurveBatch:
         facts = self.loader.facts[run]
         horizon = self._horizon(i, facts)
         planned = self.loader.planned.get(run)
-        return run_schedule(self.loader.floors.get(run), facts, planned, horizon, self.lr(i))
+        floor, cooldown = self.loader.floors.get(run), self.loader.cooldowns.get(run)
+        return run_schedule(floor, facts, planned, horizon, self.lr(i), cooldown)
 
     def curve(self, i: int) -> Curve:
         """Return one run as a curve."""
@@ -265,6 +271,28 @@ def load_curves(
 
 
 _NOTHING = (np.zeros(0, np.int64), np.zeros(0))
+
+
+def _cooldowns(
+    archive: Archive, facts: dict[str, RunFacts], floors: dict[str, float | None]
+) -> dict[str, Cooldown]:
+    """Return the declared cooldowns; configurations are read only where there may be some."""
+    runs = {run for run, known in facts.items() if known.schedule == "wsd" and not known.planned}
+    if not runs:
+        return {}
+    listed = archive.runs(["config"])
+    found = {}
+    for run, text in zip(
+        listed.column("run").to_pylist(), listed.column("config").to_pylist(), strict=True
+    ):
+        if run in runs and text:
+            of = facts[run]
+            made = declared_cooldown(
+                json.loads(text), of.total_steps, peak=of.lr, floor=floors[run]
+            )
+            if made is not None:
+                found[run] = made
+    return found
 
 
 def _logged(archive: Archive, runs: Collection[str] | None) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from planner.curves.cooldown import Cooldown
 from planner.curves.curve import RunFacts
 from planner.curves.schedule import Schedule, declared_schedule, logged_schedule
 
@@ -101,8 +102,18 @@ def run_schedule(
     planned: Run | None,
     horizon: int | None,
     rates: tuple[Any, Any],
+    cooldown: Cooldown | None = None,
 ) -> Schedule | None:
-    """Return the planned schedule, else the logged one where it is long enough, else the named."""
+    """Return the planned schedule, else the logged one where it is long enough, else the named.
+
+    Args:
+        floor: Declared last learning rate, if known.
+        facts: What is known of the run.
+        planned: What it was meant to be, if known.
+        horizon: Steps of the whole run, if known.
+        rates: Steps and values of the logged learning rate.
+        cooldown: What its configuration declares of its end.
+    """
     if planned is not None:
         of = planned.schedule
         return declared_schedule(
@@ -136,5 +147,12 @@ def run_schedule(
             facts.schedule,
             warmup_fraction=facts.warmup_steps / horizon,
             final_lr_fraction=floor / facts.lr,
+        )
+    elif horizon and facts.schedule == "wsd" and facts.warmup_steps is not None and cooldown:
+        declared = declared_schedule(
+            "wsd" if cooldown.share > 0 else "constant",
+            warmup_fraction=facts.warmup_steps / horizon,
+            final_lr_fraction=cooldown.final,
+            decay_fraction=cooldown.share,
         )
     return declared or logged

@@ -11,6 +11,7 @@ import pytest
 
 from planner.archive import Archive, ingest, list_runs, read_mapping
 from planner.curves import Curve, Reference, load_curves
+from planner.curves.load import Loader
 from planner.curves.reference import SIZE_DRIFT, TAU_DRIFT, TPP_DRIFT
 from planner.curves.score import score_archive
 from planner.curves.shape import size_weights
@@ -88,6 +89,18 @@ def test_the_sweep(sweep: Archive) -> None:
     assert len(healthy) == 13
     alone = [run for run in scored.runs if run.verdict == "undecidable"]
     assert len(alone) == 77
+
+
+def test_the_sweep_declares_its_linear_cooldowns(sweep: Archive) -> None:
+    loader = Loader.open(sweep, metric="eval/validation/loss")
+    declared = {loader.facts[run].name: made for run, made in loader.cooldowns.items()}
+    assert len(declared) > 30
+    for name, made in declared.items():
+        share = re.search(r"decay_linear_(0\.\d)", name)
+        assert made.final == 0.0
+        if share:
+            assert made.share == float(share[1])
+    assert not any("sqrt" in name for name in declared)
 
 
 def test_learning_rates_of_one_schedule_do_not_collapse(sweep: Archive) -> None:
