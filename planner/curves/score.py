@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.curves.band_reference import comparable, make_reference, settle
-from planner.curves.bands import grouping, make_bands
+from planner.curves.bands import grouping, make_bands, mostly_alone
 from planner.curves.bins import Binned, bin_batch, join
 from planner.curves.blowup import Blowup, find_blowups
 from planner.curves.causes import Deviations, likely_causes
@@ -189,6 +189,9 @@ def score_binned(
         quality,
         tuple(outsiders(binned.facts, bands, by_id)),
         hard_batches(binned),
+        None
+        if trusted or reference is not None
+        else mostly_alone(binned.facts, binned.schedules, bands),
     )
 
 

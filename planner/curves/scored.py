@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from planner.curves.verdict import Cause, Verdict
 
 if TYPE_CHECKING:
-    from planner.curves.bands import Band
+    from planner.curves.bands import Alone, Band
     from planner.curves.family import Collapse, Outsider
     from planner.curves.outliers import HardBatch
     from planner.curves.reference import Reference
@@ -77,6 +77,7 @@ class Scored:
         collapse: How well each band of two or more finished runs collapses, by label.
         outsiders: Runs that will not collapse, by name.
         hard_batches: Steps at which several runs have an outlier, by step.
+        alone: What to do where most runs are alone in their bands; None where they are not.
     """
 
     metric: str
@@ -87,6 +88,7 @@ class Scored:
     collapse: dict[str, Collapse]
     outsiders: tuple[Outsider, ...]
     hard_batches: tuple[HardBatch, ...]
+    alone: Alone | None = None
 
     @property
     def deviating(self) -> tuple[RunScore, ...]:
