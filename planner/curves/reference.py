@@ -1,8 +1,9 @@
 """The reference: the normalized curve that a family's healthy runs follow.
 
 Made of finished runs, a reference holds the log of each run's normalized curve. At one size it is
-their mean; with two or more sizes it is a straight line in log N at each fraction of training, because the shape changes slowly with size: plain averaging of smaller
-sizes is biased by 0.4-0.5 % at the largest OLMo ladder size. It says how sure it is: `at` returns
+their mean; with two or more sizes it is a straight line in log N at each fraction of training,
+because the shape changes slowly with size: plain averaging of smaller sizes is biased by 0.4-0.5 %
+at the largest OLMo ladder size. It says how sure it is: `at` returns
 the noise of its runs, carried along, and `drift` what the change with size that it cannot know may
 add.
 
@@ -339,7 +340,7 @@ class Reference:
 
 @lru_cache(maxsize=4096)  # bands have the same sizes, and each run is judged by all others
 def _size_weights(sizes: tuple[int, ...], params: float) -> Float64:
-    # A line: the parabola that forecasts half believe misses less of the ladder's evaluation losses,
+    # A line: the parabola that forecasts half believe misses less of the ladder's evaluations,
     # but carries so much of a train loss's noise that two drifts in three of the families of
     # benchmarks/made_archive.py went unseen.
     weights = size_weights(sizes, params, curvature=0.0)
