@@ -14,8 +14,8 @@ from planner.units import format_count
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from planner.curves.bands import Band
-    from planner.curves.score import RunScore, Scored
+    from planner.curves.bands import Alone, Band
+    from planner.curves.scored import RunScore, Scored
 
 _LISTED = 40  # runs of a band that are listed one by one
 _NAME = 44
@@ -69,6 +69,7 @@ def _family(scored: Scored) -> dict[str, Any]:
         "healthy": verdicts["healthy"],
         "deviating": verdicts["deviating"],
         "undecidable": verdicts["undecidable"],
+        "alone": None if scored.alone is None else asdict(scored.alone),
         "bands": bands,
         "outsiders": [asdict(outsider) for outsider in scored.outsiders],
         "hard_batches": [asdict(batch) for batch in scored.hard_batches],
@@ -108,6 +109,18 @@ def print_scores(scored: Scored) -> None:
     counts = Counter(run.verdict for run in scored.runs)
     parts = [f"{counts[v]:,} {v}" for v in ("deviating", "healthy", "undecidable") if counts[v]]
     print(f"{scored.metric}, {len(scored.runs):,} runs: {', '.join(parts)}")
+    if scored.alone is not None:
+        print(_advice(scored.alone))
+
+
+def _advice(alone: Alone) -> str:
+    text = f"{alone.runs:,} runs have no other of their TPP, tau and schedule to be compared with"
+    if alone.group_by is None:
+        return text
+    return (
+        f"{text}; --group-by {alone.group_by} would compare {alone.together:,} of them, across "
+        "what differs"
+    )
 
 
 def _print_band(

@@ -97,11 +97,11 @@ def score(
                 field="--output",
             )
         loaded = load_curves(opened, metric=scored.metric, where=where or [], plans=plans)
-        reference = with_points(made[0], (curve for batch in loaded for curve in batch))
+        whole = with_points(made[0], (curve for batch in loaded for curve in batch))
         if output == "-":
-            sys.stdout.write(dump_reference(reference))
+            sys.stdout.write(dump_reference(whole))
         else:
-            reference.save(output)
+            whole.save(output)
     if output == "-":
         pass
     elif json:

@@ -46,6 +46,45 @@ class Band:
     unknown: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Alone:
+    """Runs that are alone in their bands, where most are.
+
+    Attributes:
+        runs: How many.
+        group_by: Fields that would put more of them together; None if none does.
+        together: How many of them would then have company.
+    """
+
+    runs: int
+    group_by: str | None
+    together: int
+
+
+def mostly_alone(
+    facts: Sequence[RunFacts], schedules: Sequence[Schedule | None], bands: Sequence[Band]
+) -> Alone | None:
+    """Return what to do if more than half of the runs are alone; None if they are not.
+
+    Runs of different tau or TPP do not collapse (FACTS A1): that they may be compared is for the
+    user to say, so bands are not widened unasked.
+
+    Args:
+        facts: Of each run.
+        schedules: Of each run.
+        bands: By TPP, tau and schedule.
+    """
+    alone = {band.rows[0] for band in bands if len(band.rows) == 1}
+    if 2 * len(alone) <= len(facts) or len(facts) < 3:
+        return None
+    for names in (("tpp", "schedule"), ("schedule",)):
+        wider = make_bands(facts, schedules, names)
+        together = sum(row in alone for band in wider if len(band.rows) > 1 for row in band.rows)
+        if 2 * together >= len(alone):
+            return Alone(len(alone), ",".join(names), together)
+    return Alone(len(alone), None, 0)
+
+
 def grouping(asked: str | None) -> tuple[str, ...]:
     """Return the fields that make a band: those asked for, else TPP, tau and schedule.
 

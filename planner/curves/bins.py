@@ -135,41 +135,41 @@ def _binned(
     runs = len(facts)
     ends = np.cumsum(counts)
     last = steps[ends - 1].astype(np.float64)
-    which = np.repeat(np.arange(runs), counts)
     span = np.where(np.isnan(horizon), np.maximum(last, 1.0), horizon)
-    t = steps / span[which]
+    t = steps / np.repeat(span, counts)
     usable = (values > 0) & (values < 1e300) & (t > 0)
     logs = np.log(values, out=np.zeros(values.size), where=usable)
     place = np.ceil(t * stretches - 1e-9).astype(np.int64) - 1
     np.clip(place, 0, stretches - 1, out=place)
-    place += which * stretches
+    place += np.repeat(np.arange(runs) * stretches, counts)
     cells = runs * stretches
     weight = usable.astype(np.float64)
-    n = _sums(place, cells, weight)
-    sums = _sums(place, cells, logs)
-    squares = _sums(place, cells, logs * logs)
+    groups = _Groups(place, cells)
+    n = groups.sums(weight)
+    sums = groups.sums(logs)
+    squares = groups.sums(logs * logs)
     mean = np.divide(sums, n, out=np.zeros(cells), where=n > 0)
     sigma = _point_sigma(n, squares, mean, runs)
-    deviation = logs - mean[place]
-    far = usable & (np.abs(deviation) > _OUTLIER * sigma[which]) & (t >= _SETTLED)
+    deviation = np.abs(logs - groups.spread(mean))
+    far = usable & (deviation > np.repeat(_OUTLIER * sigma, counts)) & (t >= _SETTLED)
     at = np.flatnonzero(far)
     if at.size:
         cell = place[at]
-        n -= _sums(cell, cells, np.ones(cell.size))
-        sums -= _sums(cell, cells, logs[at])
+        n -= np.bincount(cell, minlength=cells)
+        sums -= np.bincount(cell, logs[at], cells)
         weight[at] = 0.0
         mean = np.divide(sums, n, out=np.zeros(cells), where=n > 0)
-    time = np.divide(_sums(place, cells, t * weight), n, out=np.zeros(cells), where=n > 0)
+    time = np.divide(groups.sums(t * weight), n, out=np.zeros(cells), where=n > 0)
     mean[n <= 0] = np.nan
-    final = np.zeros(runs, np.int64)  # index of the last usable point of each run
-    good = np.flatnonzero(usable)
-    _last(final, which, good)
-    logged = np.where(np.bincount(which, weight, runs) > 0, t[final], 0.0)
+    starts = ends - counts
+    final = _last(usable, starts, ends)  # index of the last usable point of each run
+    logged = np.where(final >= starts, t[np.maximum(final, 0)], 0.0)
     finite = np.isfinite(values)
-    missing = counts - _sums(which, runs, finite.astype(np.float64)).astype(np.int64)
-    ending = ends - 1 - counts  # before the first point
-    _last(ending, which, np.flatnonzero(finite))
-    tail = ends - 1 - ending
+    if finite.all():
+        missing = tail = np.zeros(runs, np.int64)
+    else:
+        missing = counts - np.add.reduceat(finite, starts, dtype=np.int64)
+        tail = ends - 1 - _last(finite, starts, ends)
     spread = steps[ends - 1] - steps[ends - counts]
     return Binned(
         facts,
@@ -182,20 +182,51 @@ def _binned(
         time.reshape(runs, stretches).astype(np.float32),
         np.minimum(n, 65535).reshape(runs, stretches).astype(np.uint16),
         missing,
-        tail.astype(np.int64),
-        (which[at], steps[at], (logs[at] - mean[place[at]]).astype(np.float32)),
+        tail,
+        (
+            np.searchsorted(ends, at, side="right"),
+            steps[at],
+            (logs[at] - mean[place[at]]).astype(np.float32),
+        ),
     )
 
 
-def _sums(place: Int64, cells: int, weight: Float64) -> Float64:
-    return np.bincount(place, weight, cells).astype(np.float64)
+class _Groups:
+    """Points that lie side by side and share a cell.
+
+    Args:
+        place: The cell of each point, not falling.
+        cells: How many cells there are.
+    """
+
+    def __init__(self, place: Int64, cells: int) -> None:
+        new = np.empty(place.size, np.bool_)
+        new[:1] = True
+        np.not_equal(place[1:], place[:-1], out=new[1:])
+        self._starts = np.flatnonzero(new)
+        self._cells = place[self._starts]
+        self._counts = np.diff(self._starts, append=place.size)
+        self._size = cells
+
+    def sums(self, values: Float64) -> Float64:
+        """Return the sum over each cell, shape ``(cells,)``."""
+        found = np.zeros(self._size)
+        if values.size:
+            found[self._cells] = np.add.reduceat(values, self._starts)
+        return found
+
+    def spread(self, values: Float64) -> Float64:
+        """Return the value of each point's cell."""
+        return np.repeat(values[self._cells], self._counts)
 
 
-def _last(final: Int64, which: Int64, good: Int64) -> None:
-    """Set the index of the last usable point of each run that has one."""
-    runs = which[good]
-    ends = np.flatnonzero(np.diff(runs, append=-1))
-    final[runs[ends]] = good[ends]
+def _last(good: NDArray[np.bool_], starts: Int64, ends: Int64) -> Int64:
+    """Return the index of the last good point of each run, one before its first if it has none."""
+    found = ends - 1
+    for i in np.flatnonzero(~good[found]).tolist():
+        some = np.flatnonzero(good[starts[i] : ends[i]])
+        found[i] = starts[i] + (some[-1] if some.size else -1)
+    return found
 
 
 def _point_sigma(n: Float64, squares: Float64, mean: Float64, runs: int) -> Float64:

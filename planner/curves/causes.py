@@ -103,9 +103,11 @@ def likely_causes(deviations: Deviations) -> list[tuple[Cause, ...]]:
     runs, stretches = deviations.residual.shape
     t = (np.arange(stretches) + 0.5) / stretches
     found: list[tuple[Cause, ...]] = [()] * runs
-    alike: dict[int, list[int]] = {}
+    alike: dict[tuple[bytes, ...], list[int]] = {}
     for i, reference in enumerate(deviations.references):
-        alike.setdefault(id(reference.schedule), []).append(i)
+        of = reference.schedule
+        key = () if of is None else (of.fractions.tobytes(), of.factors.tobytes())
+        alike.setdefault(key, []).append(i)
     for rows in alike.values():
         schedule = deviations.references[rows[0]].schedule
         shared = list(_templates(t, schedule))

@@ -23,7 +23,7 @@ from planner.curves.reference import TAU_TOLERANCE, TPP_TOLERANCE, Reference
 
 if TYPE_CHECKING:
     from planner.curves.curve import RunFacts
-    from planner.curves.score import RunScore
+    from planner.curves.scored import RunScore
 
 Float64 = NDArray[np.float64]
 
@@ -188,13 +188,22 @@ def _interval(parts: Float64) -> tuple[float | None, float | None]:
     if runs < _LEAST_FOR_INTERVAL:
         return None, None
     rng = np.random.default_rng(0)
-    drawn = []
-    for _ in range(_REPLICATES):
-        some = parts[rng.integers(0, runs, min(runs, 200))]
-        drawn.append(float(np.nanmean(_deviation(some))))
+    counts = np.zeros((_REPLICATES, runs))
+    for row in counts:
+        row += np.bincount(rng.integers(0, runs, min(runs, 200)), minlength=runs)
+    known = np.isfinite(parts)
+    # about the mean of all, so that squares do not cancel
+    moved = np.where(known, parts - np.nanmean(parts, axis=0), 0.0)
+    # not by BLAS: its threads would wait for each other longer than this takes
+    n, sums, squares = (
+        np.einsum("rj,jk->rk", counts, of) for of in (known.astype(np.float64), moved, moved**2)
+    )
+    with np.errstate(invalid="ignore", divide="ignore"):
+        variance = np.maximum(squares - sums**2 / n, 0.0) / (n - 1.0)
+    drawn = np.nanmean(np.where(n > 1, np.sqrt(variance), np.nan), axis=1)
     # repeated runs make a resample too narrow, by a factor that is known for independent ones
     shrink = np.sqrt(1.0 - 1.0 / runs)
-    low, high = np.quantile(np.array(drawn) / shrink, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(drawn / shrink, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.archive import list_runs
+from planner.curves.cooldown import Cooldown, declared_cooldown
 from planner.curves.curve import Curve, RunFacts
+from planner.curves.descent import Column, Parents, joined, part_of, read_parents
 from planner.curves.errors import CurveError
-from planner.curves.schedule import Schedule, declared_schedule, logged_schedule
+from planner.curves.run_facts import run_facts, run_schedule
+from planner.curves.schedule import Schedule
 
 if TYPE_CHECKING:
     from planner.archive import Archive, Ragged
@@ -78,6 +82,7 @@ class Loader:
         facts: Of each run that was asked for, by id, in the order of their names.
         floors: Declared last learning rate of each run, by id; None if not known.
         planned: Planned run of each run that was matched to one, by id.
+        cooldowns: What the configuration of a run with a cooldown declares of it, by id.
         ended: Whether a run whose length the log does not tell is taken to have ended where its log
             does.
     """
@@ -87,6 +92,7 @@ class Loader:
     facts: dict[str, RunFacts]
     floors: dict[str, float | None]
     planned: dict[str, Run]
+    cooldowns: dict[str, Cooldown]
     ended: bool = False
 
     @classmethod
@@ -109,9 +115,10 @@ class Loader:
             for r in records
             if r.get("planned") and r["planned"]["digest"] in known
         }
-        facts = {r["run"]: _facts(r, planned.get(r["run"])) for r in records}
+        facts = {r["run"]: run_facts(r, planned.get(r["run"])) for r in records}
         floors = {r["run"]: r["min_lr"] for r in records}
-        return cls(archive, name, facts, floors, planned, ended)
+        cooldowns = _cooldowns(archive, facts, floors)
+        return cls(archive, name, facts, floors, planned, cooldowns, ended)
 
     def batches(
         self,
@@ -131,7 +138,7 @@ class Loader:
         """
         names = [self.metric, _LR] if rates and self.metric != _LR else [self.metric]
         wanted = self.facts.keys() if runs is None else set(runs) & self.facts.keys()
-        parents = self._parents(wanted, names)
+        parents = read_parents(self.archive, self.facts, wanted, names)
         ids = None if len(wanted) == len(self.facts) and not self._filtered else wanted
         for read in self.archive.batches(names, runs=ids, points_per_batch=points):
             yield self._batch(read.runs, [read.series[name] for name in names], parents, names)
@@ -140,85 +147,19 @@ class Loader:
     def _filtered(self) -> bool:
         return len(self.facts) != len(self.archive.runs(["run"]))
 
-    def _parents(self, wanted: Collection[str], names: list[str]) -> _Parents:
-        """Read what runs other than those of a batch began with."""
-        lines: dict[str, list[tuple[str, int | None]]] = {}
-        listed = None
-        for run in wanted:
-            facts = self.facts[run]
-            if facts.parent is None:
-                continue
-            if listed is None:
-                rows = self.archive.runs(["parent_run", "branch_step"]).to_pylist()
-                listed = {row["run"]: (row["parent_run"], row["branch_step"]) for row in rows}
-            line: list[tuple[str, int | None]] = []
-            child = run
-            while (parent := listed[child][0]) in listed and len(line) <= len(listed):
-                line.append((parent, listed[child][1]))
-                child = parent
-            if line:
-                lines[run] = line
-        points: dict[tuple[str, str], _Points] = {}
-        needed = {parent for line in lines.values() for parent, _ in line}
-        if needed:
-            for read in self.archive.batches(names, runs=needed):
-                for name in names:
-                    ragged = read.series[name]
-                    for i, run in enumerate(read.runs):
-                        part = slice(ragged.offsets[i], ragged.offsets[i + 1])
-                        points[run, name] = (
-                            ragged.steps[part],
-                            ragged.values[part],
-                            ragged.tokens[part],
-                        )
-        return _Parents(lines, points)
-
     def _batch(
-        self, runs: list[str], series: list[Ragged], parents: _Parents, names: list[str]
+        self, runs: list[str], series: list[Ragged], parents: Parents, names: list[str]
     ) -> CurveBatch:
         known = [i for i, run in enumerate(runs) if run in self.facts]
         columns = [_series(ragged) for ragged in series]
         if len(known) < len(runs) or any(runs[i] in parents.lines for i in known):
             columns = [
-                _joined([parents.history(runs[i], name, _part(column, i)) for i in known])
+                joined([parents.history(runs[i], name, part_of(column, i)) for i in known])
                 for name, column in zip(names, columns, strict=True)
             ]
         ids = [runs[i] for i in known]
         rates = columns[1] if len(columns) > 1 else None
         return CurveBatch(self, ids, *columns[0], rates)
-
-
-_Points = tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]
-_Column = tuple[
-    NDArray[np.int64], NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]
-]  # offsets, steps, values, tokens
-
-
-@dataclass(frozen=True, slots=True)
-class _Parents:
-    """The runs that others branched off: lines of descent, and points by run and series."""
-
-    lines: dict[str, list[tuple[str, int | None]]] = field(default_factory=dict)
-    points: dict[tuple[str, str], _Points] = field(default_factory=dict)
-
-    def history(self, run: str, name: str, own: _Points) -> _Points:
-        """Return points from the very start; a parent ends where its child begins or branched."""
-        if run not in self.lines:
-            return own
-        parts = [own]
-        first = int(own[0][0]) if own[0].size else None
-        for parent, until in self.lines[run]:
-            points = self.points.get((parent, name))
-            if points is None:
-                continue
-            ends = [step for step in (until, first) if step is not None]
-            if ends:
-                count = int(np.searchsorted(points[0], min(ends)))
-                points = tuple(column[:count] for column in points)  # type: ignore[assignment]
-            if points[0].size:
-                first = int(points[0][0])
-            parts.append(points)
-        return tuple(np.concatenate(column) for column in zip(*reversed(parts), strict=True))  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -242,7 +183,7 @@ class CurveBatch:
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
     tokens: NDArray[np.float64]
-    rates: _Column | None
+    rates: Column | None
 
     @property
     def facts(self) -> list[RunFacts]:
@@ -275,7 +216,8 @@ class CurveBatch:
         facts = self.loader.facts[run]
         horizon = self._horizon(i, facts)
         planned = self.loader.planned.get(run)
-        return _schedule(self.loader.floors.get(run), facts, planned, horizon, self.lr(i))
+        floor, cooldown = self.loader.floors.get(run), self.loader.cooldowns.get(run)
+        return run_schedule(floor, facts, planned, horizon, self.lr(i), cooldown)
 
     def curve(self, i: int) -> Curve:
         """Return one run as a curve."""
@@ -331,6 +273,28 @@ def load_curves(
 _NOTHING = (np.zeros(0, np.int64), np.zeros(0))
 
 
+def _cooldowns(
+    archive: Archive, facts: dict[str, RunFacts], floors: dict[str, float | None]
+) -> dict[str, Cooldown]:
+    """Return the declared cooldowns; configurations are read only where there may be some."""
+    runs = {run for run, known in facts.items() if known.schedule == "wsd" and not known.planned}
+    if not runs:
+        return {}
+    listed = archive.runs(["config"])
+    found = {}
+    for run, text in zip(
+        listed.column("run").to_pylist(), listed.column("config").to_pylist(), strict=True
+    ):
+        if run in runs and text:
+            of = facts[run]
+            made = declared_cooldown(
+                json.loads(text), of.total_steps, peak=of.lr, floor=floors[run]
+            )
+            if made is not None:
+                found[run] = made
+    return found
+
+
 def _logged(archive: Archive, runs: Collection[str] | None) -> set[str]:
     """Return the names of all series that some runs logged."""
     import pyarrow as pa
@@ -343,142 +307,5 @@ def _logged(archive: Archive, runs: Collection[str] | None) -> set[str]:
     return set(pc.unique(pc.struct_field(flat, "name")).to_pylist())
 
 
-def _series(ragged: Ragged) -> _Column:
+def _series(ragged: Ragged) -> Column:
     return ragged.offsets, ragged.steps, ragged.values, ragged.tokens
-
-
-def _part(column: _Column, i: int) -> _Points:
-    part = slice(column[0][i], column[0][i + 1])
-    return column[1][part], column[2][part], column[3][part]
-
-
-def _joined(runs: list[_Points]) -> _Column:
-    offsets = np.zeros(len(runs) + 1, np.int64)
-    np.cumsum([run[0].size for run in runs], out=offsets[1:])
-    if not runs:
-        return offsets, np.zeros(0, np.int64), np.zeros(0), np.zeros(0)
-    steps, values, tokens = (np.concatenate(column) for column in zip(*runs, strict=True))
-    return offsets, steps, values, tokens
-
-
-def _facts(record: dict[str, Any], planned: Run | None) -> RunFacts:
-    said = {
-        "params": record["params"],
-        "tokens": record["tokens"],
-        "batch_tokens": record["batch_tokens"],
-        "seq_len": record["seq_len"],
-        "total_steps": record["total_steps"],
-        "warmup_steps": record["warmup_steps"],
-        "tpp": record["tpp"],
-        "tau": record["tau"],
-    }
-    implied_tpp, implied_tau = said["tpp"], said["tau"]
-    differs: tuple[str, ...] = ()
-    if planned is not None:
-        implied_tpp, implied_tau, differs = _against_plan(record, planned)
-        meant = {
-            "params": planned.params.total,
-            "tokens": planned.tokens,
-            "batch_tokens": planned.batch.tokens,
-            "seq_len": planned.model.seq_len,
-            "total_steps": planned.steps,
-            "warmup_steps": planned.warmup_steps,
-            "tpp": planned.tpp,
-        }
-        said = {k: v if v is not None else meant.get(k) for k, v in said.items()}
-        # tau of a plan is that of the hidden matrices, whatever the trainer's convention
-        said["tpp"], said["tau"] = planned.tpp, planned.optimizer.tau
-    return RunFacts(
-        run=record["run"],
-        name=record["name"],
-        **said,
-        lr=record["lr"],
-        weight_decay=record["weight_decay"],
-        schedule=planned.schedule.kind if planned is not None else record["schedule"],
-        seed=record["seed"],
-        parent=record["parent_run"],
-        branch_step=record["branch_step"],
-        boundaries=tuple(record["boundaries"] or ()),
-        planned=planned.name if planned is not None else None,
-        implied_tpp=implied_tpp,
-        implied_tau=implied_tau,
-        differs=differs,
-    )
-
-
-def _against_plan(
-    record: dict[str, Any], planned: Run
-) -> tuple[float | None, float | None, tuple[str, ...]]:
-    """Return the TPP and tau that a log implies of a planned run, and what it says differently.
-
-    tau = B / (eta lambda D) = 1 / (eta lambda T): what width multiplies is in the planned one.
-    """
-    optimizer = planned.optimizer
-    pairs = {
-        "params": (record["params"], planned.params.total, 0.01),
-        "tokens": (record["tokens"], planned.tokens, 0.02),
-        "steps": (record["total_steps"], planned.steps, 0.002),
-        "batch": (record["batch_tokens"], planned.batch.tokens, 0.001),
-        "warmup steps": (record["warmup_steps"], planned.warmup_steps, 0.02),
-        "learning rate": (record["lr"], optimizer.base_peak_lr, 0.001),
-        "weight decay": (record["weight_decay"], optimizer.base_weight_decay, 0.001),
-    }
-    differs = tuple(
-        f"{name} {got:.4g} for {wanted:.4g}"
-        for name, (got, wanted, tolerance) in pairs.items()
-        if got is not None and wanted is not None and abs(got - wanted) > tolerance * abs(wanted)
-    )
-    tau = optimizer.tau
-    for name in ("learning rate", "weight decay", "steps"):
-        got, wanted, _ = pairs[name]
-        if tau is not None and got and wanted:
-            tau *= wanted / got
-    tpp = planned.tpp
-    if record["tokens"]:
-        tpp *= record["tokens"] / planned.tokens
-    return tpp, tau, differs
-
-
-def _schedule(
-    floor: float | None,
-    facts: RunFacts,
-    planned: Run | None,
-    horizon: int | None,
-    rates: tuple[Any, Any],
-) -> Schedule | None:
-    """Return the planned schedule, else the logged one where it is long enough, else the named."""
-    if planned is not None:
-        of = planned.schedule
-        return declared_schedule(
-            of.kind,
-            warmup_fraction=of.warmup_fraction,
-            final_lr_fraction=of.final_lr_fraction,
-            decay_fraction=of.decay_fraction,
-            source="planned",
-        )
-    logged = None
-    if horizon and rates[0].size:
-        logged = logged_schedule(rates[0] / horizon, rates[1], peak=facts.lr)
-        if logged is not None and logged.covers(1.0):
-            return logged
-    declared = None
-    # without the floor of a cosine, or the cooldown of a WSD, the name alone does not tell
-    if (
-        horizon
-        and facts.schedule in ("constant", "linear-to-zero")
-        and facts.warmup_steps is not None
-    ):
-        declared = declared_schedule(facts.schedule, warmup_fraction=facts.warmup_steps / horizon)
-    elif (
-        horizon
-        and facts.schedule in ("cosine", "linear")
-        and facts.warmup_steps is not None
-        and floor is not None
-        and facts.lr
-    ):
-        declared = declared_schedule(
-            facts.schedule,
-            warmup_fraction=facts.warmup_steps / horizon,
-            final_lr_fraction=floor / facts.lr,
-        )
-    return declared or logged

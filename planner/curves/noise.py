@@ -42,6 +42,24 @@ def point_noise(values: Float64) -> float:
     return float(np.median(np.abs(second)) / _MAD / np.sqrt(6.0))
 
 
+def row_medians(matrix: Float64) -> Float64:
+    """Return the median of what is known of each row; not-a-number where nothing is.
+
+    Args:
+        matrix: Not-a-number is missing, shape ``(rows, columns)``.
+
+    Returns:
+        Shape ``(rows,)``, the same as ``numpy.nanmedian``, much faster for many short rows.
+    """
+    if not matrix.shape[1]:
+        return np.full(matrix.shape[0], np.nan)
+    ordered = np.sort(matrix, axis=1)  # what is missing goes last
+    count = np.count_nonzero(~np.isnan(ordered), axis=1)
+    rows = np.arange(matrix.shape[0])
+    low, high = np.maximum(count - 1, 0) // 2, np.minimum(count // 2, matrix.shape[1] - 1)
+    return np.asarray(np.where(count > 0, (ordered[rows, low] + ordered[rows, high]) / 2.0, np.nan))
+
+
 def stretch_noise(matrix: Float64, scales: tuple[int, ...] = _SCALES) -> Float64:
     """Return the noise of means over ``n`` columns, one row per curve.
 
@@ -75,8 +93,7 @@ def stretch_noise(matrix: Float64, scales: tuple[int, ...] = _SCALES) -> Float64
         if broken.any():
             triples[broken] = np.nan
             enough = np.count_nonzero(~broken, axis=1) >= _LEAST
-            some = triples[enough]
-            found[enough, i] = np.nanmedian(some, axis=1) if some.size else np.nan
+            found[enough, i] = row_medians(triples[enough])
         else:
             found[:, i] = np.median(triples, axis=1)
         found[:, i] /= _MAD * np.sqrt(6.0)

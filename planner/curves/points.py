@@ -13,9 +13,10 @@ from dataclasses import replace
 import numpy as np
 
 from planner.curves.curve import Curve
+from planner.curves.member import GRID, SMOOTHED, Member
 from planner.curves.noise import point_noise
 from planner.curves.normalize import log_excess
-from planner.curves.reference import GRID, SMOOTHED, Member, Reference
+from planner.curves.reference import Reference
 
 
 def with_points(reference: Reference, curves: Iterable[Curve]) -> Reference:

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from planner.curves.errors import CurveError
-from planner.curves.reference import GRID, Member, Reference
+from planner.curves.member import GRID, Member
+from planner.curves.reference import Reference
 from planner.curves.schedule import Schedule
 from planner.documents import read_bytes, read_stdin
 from planner.errors import PlannerError

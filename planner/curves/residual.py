@@ -29,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.curves.bins import Binned
-from planner.curves.noise import long_run_noise
+from planner.curves.noise import long_run_noise, row_medians
 from planner.curves.reference import Reference
 from planner.kernel.alignment import Method, align
 from planner.kernel.status import Status
@@ -93,18 +93,23 @@ def residuals(
     mean, time, known = binned.rows(rows)
     curve, wander, drift = (np.full_like(mean, np.nan) for _ in range(3))
     starts = np.full(rows.size, JUDGED_FROM)
+    warmups: dict[int, float] = {}  # of few schedules
     alike: dict[tuple[int, int | None, float | None, float | None], list[int]] = {}
     for i, (row, reference) in enumerate(zip(rows.tolist(), references, strict=True)):
         facts = binned.facts[row]
         alike.setdefault((id(reference), facts.params, facts.tpp, facts.tau), []).append(i)
-        warmups = [s.warmup for s in (binned.schedules[row], reference.schedule) if s is not None]
-        starts[i] = max(JUDGED_FROM, reference.start, *(2.0 * w for w in warmups))
+        starts[i] = max(JUDGED_FROM, reference.start)
+        for schedule in (binned.schedules[row], reference.schedule):
+            if schedule is not None:
+                if id(schedule) not in warmups:
+                    warmups[id(schedule)] = 2.0 * schedule.warmup
+                starts[i] = max(starts[i], warmups[id(schedule)])
     for (_, params, tpp, tau), places in alike.items():
         reference = references[places[0]]
         at = time[places]
         curve[places] = reference.at(at, params)[0]
         wander[places] = reference.wander(at, params)
-        drift[places] = reference.drift(at, params, tpp=tpp, tau=tau)
+        drift[places] = reference.drift(at, params, tpp=tpp, tau=tau, curve=curve[places])
     usable = known & np.isfinite(curve) & (time >= starts[:, None] - 1e-9)
     raw, time, wander, drift, points = _packed(mean - curve, time, wander, drift, usable)
     logged = np.minimum(binned.logged[rows], 1.0)
@@ -183,7 +188,7 @@ def _aligned(raw: Float64, inside: Bool, noise: Float64) -> tuple[Float64, Float
         return level, error
     guess = np.zeros(count)
     masked = np.where(inside, raw, np.nan)
-    guess[used] = np.nanmedian(masked[used], axis=1)
+    guess[used] = row_medians(masked[used])
     ratios = np.exp(masked[used] - guess[used, None])
     delta = np.where(np.isfinite(noise[used]), np.maximum(1.345 * noise[used], 1e-6), 0.01)
     found = align(ratios, np.ones((1, raw.shape[1])), method=Method.HUBER, delta=delta)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -58,6 +59,7 @@ class Schedule:
         return float(np.max(np.abs(self.at(grid) - other.at(grid))))
 
 
+@lru_cache(maxsize=1024)  # one object for all runs of a schedule
 def declared_schedule(
     kind: str,
     *,
@@ -92,8 +94,9 @@ def declared_schedule(
         knots = [*head, *zip(times.tolist(), factors.tolist(), strict=True)]
     else:
         return None
-    fractions, factors = np.array(knots, np.float64).T
-    return Schedule(np.ascontiguousarray(fractions), np.ascontiguousarray(factors), source)
+    fractions, factors = (np.ascontiguousarray(c) for c in np.array(knots, np.float64).T)
+    fractions.flags.writeable = factors.flags.writeable = False  # it is shared
+    return Schedule(fractions, factors, source)
 
 
 def logged_schedule(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.curves.noise import row_medians
 from planner.curves.residual import LEAST_POINTS, WINDOW, Residuals
 
 Float64 = NDArray[np.float64]
@@ -50,9 +51,11 @@ def judge(found: Residuals, logged: Float64, finished: NDArray[np.bool_]) -> lis
         tail = found.time >= last[:, None] - WINDOW
     worst = np.argmax(ratio, axis=1) if ratio.shape[1] else np.zeros(len(logged), np.int64)
     ending = np.where(tail, found.residual, 0.0).sum(axis=1) / np.maximum(tail.sum(axis=1), 1)
+    levels = row_medians(np.where(judged, found.allowed, np.nan))
+    decidable = np.isfinite(levels)
     said: list[dict[str, Any]] = []
     for i, k in enumerate(worst.tolist()):
-        reason = _undecided(found, i, float(logged[i]), bool(judged[i].any()))
+        reason = _undecided(found, i, float(logged[i]), bool(decidable[i]))
         if reason is not None:
             said.append({"verdict": "undecidable", "reason": reason})
             continue
@@ -66,7 +69,7 @@ def judge(found: Residuals, logged: Float64, finished: NDArray[np.bool_]) -> lis
             "noise": float(found.noise[i, k]),
             "allowed": allowed,
         }
-        level = float(np.median(found.allowed[i, judged[i]]))
+        level = float(levels[i])
         if ratio[i, k] > 1.0:
             said.append(fields | _off(found, i, smooth, allowed, float(found.time[i, k])))
         elif level > HIDDEN:

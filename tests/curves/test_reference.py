@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from planner.curves import CurveError, Reference
-from planner.curves.reference import GRID
+from planner.curves.member import GRID
 from planner.errors import PlannerError
 from tests.curves.made import curve, shape
 

@@ -12,7 +12,8 @@ from planner.curves import Curve, CurveError, Reference, declared_schedule
 from planner.curves.bands import grouping, make_bands
 from planner.curves.bins import bin_curves, join
 from planner.curves.residual import quantile
-from planner.curves.score import Scored, score_binned
+from planner.curves.score import score_binned
+from planner.curves.scored import Scored
 from tests.curves.made import curve
 
 SIZES = (100_000_000, 200_000_000, 400_000_000, 800_000_000)

@@ -223,3 +223,16 @@ def test_scores_do_not_depend_on_which_other_bands_there_are(tmp_path: Path) -> 
     wanted = {run.name: run for run in score_archive(alone).runs}
     got = {run.name: run for run in score_archive(together).runs}
     assert all(got[name] == run for name, run in wanted.items())
+
+
+def test_where_most_runs_are_alone_the_last_line_says_what_to_do(tmp_path: Path) -> None:
+    made = [curve(f"f/{i}", seed=i, tau=0.1 * 2**i) for i in range(4)]
+    path = archived(made, tmp_path / "archive").path
+    lines = planner("score", path).stdout.splitlines()
+    assert lines[-1] == (
+        "4 runs have no other of their TPP, tau and schedule to be compared with; "
+        "--group-by tpp,schedule would compare 4 of them, across what differs"
+    )
+    assert "have no other" not in planner("score", path, "--group-by", "tpp,schedule").stdout
+    family = json.loads(planner("score", path, "--json").stdout)["family"]
+    assert family["alone"] == {"runs": 4, "group_by": "tpp,schedule", "together": 4}

@@ -26,7 +26,8 @@ from numpy.typing import NDArray
 from planner.curves.curve import Curve
 from planner.curves.forecast.method import Estimate, Pool, band, fits_reference
 from planner.curves.forecast.prefix import WINDOW, UndecidableError, last_fifth, local_noise, usable
-from planner.curves.reference import GRID, SIZE_DRIFT, Member, Reference
+from planner.curves.member import GRID, Member
+from planner.curves.reference import SIZE_DRIFT, Reference
 from planner.curves.shape import CURVATURE, size_weights
 
 Float64 = NDArray[np.float64]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from planner.curves.bands import SCHEDULE_TOLERANCE
 from planner.curves.curve import Curve
 from planner.curves.forecast.prefix import UndecidableError, usable
-from planner.curves.reference import GRID, TAU_TOLERANCE, TPP_TOLERANCE, Member, Reference
+from planner.curves.member import GRID, Member
+from planner.curves.reference import TAU_TOLERANCE, TPP_TOLERANCE, Reference
 from planner.curves.schedule import Schedule
 
 Float64 = NDArray[np.float64]
