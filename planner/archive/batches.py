@@ -123,7 +123,7 @@ def _row_groups(file: Path, names: list[str], runs: Collection[str] | None) -> I
 
     try:
         # open while it is read: a file that is replaced meanwhile stays whole
-        with open(file, "rb") as stream:
+        with pa.OSFile(str(file)) as stream:
             parquet = pq.ParquetFile(stream, read_dictionary=["run", "series"])
             for number in range(parquet.num_row_groups):
                 ids = parquet.read_row_group(number, ["run", "series"])

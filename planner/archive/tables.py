@@ -26,8 +26,9 @@ def read_table(path: Path, columns: list[str] | None = None) -> pa.Table | None:
     import pyarrow.parquet as pq
 
     try:
-        # a file that is replaced while it is read stays whole: it is open
-        with open(path, "rb") as stream:
+        # A file that is replaced while it is read stays whole: it is open. Not as a Python file:
+        # Arrow's threads might let go of it while the interpreter exits, which aborts the process.
+        with pa.OSFile(str(path)) as stream:
             return pq.ParquetFile(stream).read(columns, use_threads=False)
     except FileNotFoundError:
         return None

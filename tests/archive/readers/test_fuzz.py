@@ -69,7 +69,8 @@ def attempt(name: str, log: Log) -> None:
 
 
 def test_every_reader_is_fuzzed() -> None:
-    assert set(NAMES) == set(reader_names())
+    # a run table is read only by a mapping: test_run_table.py fuzzes it
+    assert {*NAMES, "run-table"} == set(reader_names())
 
 
 @pytest.mark.parametrize("name", NAMES)
