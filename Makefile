@@ -1,4 +1,4 @@
-# make demo   install into .venv, plan and render the Celerity family into out/, show the table
+# make demo   install into .venv, then the whole loop on a recorded family: out/ has the picture
 # make test   install into .venv with the test tools, run the tests against the installed wheel
 #
 # Both need Python 3.11 or newer and a C++ compiler; everything else comes from PyPI.
@@ -33,10 +33,8 @@ help:
 	@echo "make test-cerebras | test-trainers | test-launchers | test-slurm"
 	@echo "make test-sanitizers | test-emulated | fuzz | clean"
 
-demo: $(DONE)/wheel
-	@mkdir -p out/celerity
-	$(BIN)/planner plan examples/celerity.yaml -o out/celerity/plan.json --force
-	$(BIN)/planner render out/celerity/plan.json --target modelzoo -o out/celerity/jobs
+demo: $(DONE)/wheel $(DONE)/plots
+	@PATH="$(abspath $(BIN)):$$PATH" examples/demo.sh out
 
 test: $(DONE)/wheel $(DONE)/test $(DONE)/train
 	$(BIN)/pytest $(PYTEST_ARGS)
@@ -146,7 +144,7 @@ $(DONE)/wheel: $(DONE)/build $(INPUTS)
 	$(BIN)/$(PIP) install -q build/wheel/*.whl
 	@touch $@
 
-$(DONE)/test $(DONE)/dev: $(DONE)/%: pyproject.toml | $(DONE)/wheel
+$(DONE)/test $(DONE)/dev $(DONE)/plots: $(DONE)/%: pyproject.toml | $(DONE)/wheel
 	$(BIN)/$(PIP) install -q "$$(echo build/wheel/*.whl)[$*]"
 	@touch $@
 

@@ -1,6 +1,7 @@
 """Measures what PROTOCOL.md says, from the recorded logs.
 
-python measure.py prints spreads, noise floors and ratios. It reads runs/ and writes nothing.
+python measure.py prints spreads, noise floors and ratios, and what the sweep says of tau. It reads
+runs/ and writes nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ SIZES = ("6k", "14k", "25k", "83k", "198k")
 SEEDS = {"6k": range(10, 26), "14k": range(10, 18), "25k": range(10, 14), "83k": range(10, 12)}
 TIMES = np.arange(4, 19) / 20  # 0.20, 0.25, ... 0.90
 HALF_WINDOW, TAIL = 0.05, 0.1
+SWEEP_TAUS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+SWEEP_RATES = (0.5, 1.0, 2.0)  # times the base learning rate
+# 97.5 % quantiles of Student's t for 1 to 4 degrees of freedom (any table; the tests ask SciPy).
+STUDENT = (12.706, 4.303, 3.182, 2.776)
 FLOATING = 1e-9  # so that a step on the edge of a window is in it, whatever the rounding
 
 Curve = NDArray[np.float64]
@@ -105,8 +110,62 @@ def family(tpp: int, label: str, protocol: int, held_out: bool) -> tuple[list[Cu
     return curves, sizes
 
 
+def best_tau(taus: list[float], losses: list[float]) -> tuple[float, str]:
+    """Return the best tau of a sweep, and "", or why it is only a bound.
+
+    The minimum of a parabola in log tau through the three lowest losses. Where the lowest loss is
+    the sweep's first or last, or the three make no minimum, tau is the lowest one's.
+    """
+    order = np.argsort(losses)
+    lowest = int(order[0])
+    if lowest in (0, len(taus) - 1):
+        return taus[lowest], "at most" if lowest == 0 else "at least"
+    x = np.log([taus[i] for i in order[:3]])
+    a, b, _ = np.polyfit(x, [losses[i] for i in order[:3]], 2)
+    if a <= 0:
+        return taus[lowest], "about"
+    return float(np.exp(-b / (2 * a))), ""
+
+
+def exponent(tpps: list[float], taus: list[float]) -> tuple[float, float]:
+    """Return the slope of log tau on log TPP and half its 95 % interval; three points or more."""
+    x, y = np.log(tpps), np.log(taus)
+    x = x - x.mean()
+    slope = float(x @ y / (x @ x))
+    free = len(taus) - 2
+    scatter = float(np.sum((y - y.mean() - slope * x) ** 2)) / free
+    return slope, STUDENT[free - 1] * float(np.sqrt(scatter / (x @ x)))
+
+
+def sweep() -> None:
+    """Print the best tau of each learning rate and TPP, and the exponent, as far as recorded."""
+    tpps: list[float] = []
+    found: list[float] = []
+    incomplete = 0
+    for rate in SWEEP_RATES:
+        for tpp in (20, 80):
+            names = [f"6k-{tpp}tpp-tau{tau:g}-lr{rate:g}" for tau in SWEEP_TAUS]
+            try:
+                losses = [divisor(log(name)[0]) for name in names]
+            except Missing:
+                incomplete += 1
+                continue
+            tau, bound = best_tau(list(SWEEP_TAUS), losses)
+            print(f"  {tpp} TPP, rate x {rate:g}: best tau {bound}{' ' if bound else ''}{tau:.3f}")
+            if not bound:
+                tpps.append(float(tpp))
+                found.append(tau)
+    if incomplete:
+        print(f"  {incomplete} of {2 * len(SWEEP_RATES)} sweeps are not recorded whole")
+    if len(set(tpps)) == 2 and len(found) > 2:
+        slope, half = exponent(tpps, found)
+        print(f"  exponent of tau over TPP {slope:.3f}, {slope - half:.3f} to {slope + half:.3f}")
+
+
 def main() -> None:
     """Print the measurements."""
+    print("tau of the sweep")
+    sweep()
     for protocol in (1, 2):
         for held_out in (False, True):
             kind = "held-out loss" if held_out else "training loss"

@@ -19,7 +19,7 @@ from planner.cli.app import app
 # Each registers its verbs, in the order in which --help lists them.
 _JOURNEYS = (
     *("planning", "rendering", "training", "checks"),
-    *("archiving", "scoring", "forecasting", "watching", "fitting"),
+    *("archiving", "scoring", "plotting", "forecasting", "watching", "fitting"),
 )
 
 

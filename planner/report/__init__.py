@@ -3,6 +3,6 @@
 Needs the extra ``plots``. Importing this package does not import matplotlib.
 """
 
-from planner.report.pictures import check_picture, draw
+from planner.report.pictures import MOST_BANDS, check_picture, draw
 
-__all__ = ["check_picture", "draw"]
+__all__ = ["MOST_BANDS", "check_picture", "draw"]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 FORMATS = (".png", ".svg", ".pdf")
+MOST_BANDS = 3  # columns of a family's picture
 _NO_DATE: dict[str, dict[str, Any]] = {
     ".png": {"Software": None},
     ".svg": {"Date": None, "Creator": None},
@@ -53,8 +54,9 @@ def draw(kind: str, document: dict[str, Any], path: str) -> None:
     """Draw a document into a file.
 
     Args:
-        kind: ``coordinates`` or ``transfer``.
-        document: What the verb of that check prints with ``--json``.
+        kind: ``coordinates``, ``transfer`` or ``family``.
+        document: What the verb of it (``coordinate-check``, ``transfer-check``, ``plot``) prints
+            with ``--json``.
         path: The file; a whole picture or none.
 
     Raises:
@@ -66,8 +68,13 @@ def draw(kind: str, document: dict[str, Any], path: str) -> None:
     import matplotlib as mpl
 
     from planner.report.checks import coordinate_figure, transfer_figure
+    from planner.report.family import family_figure
 
-    drawers = {"coordinates": coordinate_figure, "transfer": transfer_figure}
+    drawers = {
+        "coordinates": coordinate_figure,
+        "transfer": transfer_figure,
+        "family": family_figure,
+    }
     with mpl.rc_context(_STYLE):
         figure: Figure = drawers[kind](document)
         suffix = Path(path).suffix.lower()

@@ -40,7 +40,42 @@ TRANSFER: dict[str, Any] = {
         {"factor": 2, "d_model": 64, "lr": None, "loss": 1.7},
     ],
 }
-DOCUMENTS = {"coordinates": COORDINATES, "transfer": TRANSFER}
+TIMES = [0.05, 0.2, 0.4, 0.6, 0.8, 1.0]
+RUNS = (
+    (100_000_000, "healthy", None, 1.0, TIMES[2:]),
+    (400_000_000, "deviating", 0.6, 1.1, TIMES[2:]),
+    (400_000_000, "deviating", None, 90.0, []),
+    (None, "undecidable", None, 1.0, []),
+)
+FAMILY: dict[str, Any] = {
+    "metric": "train/loss",
+    "left_out": {},
+    "bands": [
+        {
+            "label": label,
+            "fraction": TIMES[1:],
+            "curve": [1.2, 1.15, 1.1, 1.05, 1.0],
+            "noise": [0.01] * 5,
+            "allowed": [float("nan"), 0.02, 0.02, 0.02, 0.02],
+            "runs": [
+                {
+                    "name": f"{label}-{i}",
+                    "params": params,
+                    "verdict": verdict,
+                    "since": since,
+                    "fraction": TIMES,
+                    "normalized": [1.5, 1.2, 1.15, 1.1, 1.05, last],
+                    "judged": judged,
+                    "residual": [0.01 * i for _ in judged],
+                    "allowed": [0.02 for _ in judged],
+                }
+                for i, (params, verdict, since, last, judged) in enumerate(RUNS)
+            ],
+        }
+        for label in ("a", "b", "c", "d")
+    ],
+}
+DOCUMENTS = {"coordinates": COORDINATES, "transfer": TRANSFER, "family": FAMILY}
 
 
 @pytest.fixture
@@ -87,6 +122,36 @@ def test_lines_are_where_the_numbers_are(matplotlib: Any) -> None:
     width, depth = coordinate_figure(COORDINATES).axes
     assert {tuple(line.get_xdata()) for line in width.lines} == {(32, 64)}
     assert {tuple(line.get_xdata()) for line in depth.lines} == {(2, 4)}
+
+
+def test_a_familys_picture(matplotlib: Any) -> None:
+    from planner.report.family import family_figure
+
+    figure = family_figure(FAMILY)
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "", "", ""]
+    curves, residuals = figure.axes[0], figure.axes[3]
+    assert [text.get_text() for text in curves.get_legend().get_texts()] == [
+        "a-1, since 60%",
+        "a-2",
+    ]
+    for axes in (curves, residuals):
+        marks = [line for line in axes.lines if line.get_linestyle() == ":"]
+        assert marks[0].get_xdata()[0] == 0.6
+    # the run that blew up does not flatten the others
+    assert 1.2 < curves.get_ylim()[1] < 3.0
+    assert [1.0] * 4 in [list(line.get_ydata()) for line in residuals.lines]  # percent
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:3] == ["unknown", "100M", "400M"]
+
+
+def test_many_called_runs_are_named_in_part(matplotlib: Any) -> None:
+    from planner.report.family import family_figure
+
+    band = FAMILY["bands"][0]
+    called = [{**band["runs"][1], "name": f"r{i}"} for i in range(9)]
+    figure = family_figure({**FAMILY, "bands": [{**band, "runs": called}]})
+    texts = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+    assert texts == [*(f"r{i}, since 60%" for i in range(3)), "r3, since 60% (and 5 more)"]
 
 
 def test_a_name_that_is_no_pictures_is_refused_before_any_work() -> None:

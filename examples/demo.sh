@@ -1,0 +1,77 @@
+#!/usr/bin/env bash
+# The whole loop: plan -> render -> (run) -> ingest -> score -> forecast -> fit -> plan.
+# The runs of the tiny family were recorded before (examples/tiny-family); everything else happens
+# here. Run it by `make demo`, or with `planner` on the PATH: examples/demo.sh OUT
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=${1:-out}
+
+say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+
+# Print a command as it would be typed, and run it.
+run() {
+  printf '\n$ %s\n' "$(quoted "$@")"
+  "$@"
+}
+
+# The same for a command that ends with exit code 1 (done, and something needs attention), if $1 is
+# `always`; with `maybe`, 0 will do as well.
+attention() {
+  local when=$1 code=0
+  shift
+  run "$@" || code=$?
+  if [ "$code" -eq 1 ]; then
+    echo "(exit code 1: done, and something needs attention)"
+  elif [ "$code" -ne 0 ] || [ "$when" = always ]; then
+    echo "error: exit code $code, wanted 1: something here needs attention" >&2
+    exit 1
+  fi
+}
+
+quoted() {
+  local word line=
+  for word; do
+    case $word in *[*?\ \>\<]*) word="'$word'" ;; esac
+    line+="$word "
+  done
+  echo "${line% }"
+}
+
+say "A published family, planned and rendered for ModelZoo"
+mkdir -p "$out/celerity" "$out/tiny-family"
+run planner plan examples/celerity.yaml -o "$out/celerity/plan.json" --force
+run planner render "$out/celerity/plan.json" --target modelzoo -o "$out/celerity/jobs"
+
+tiny=$out/tiny-family
+plan=$tiny/plan.json
+say "A family that was really trained, on one CPU core: planned, and rendered for two launchers"
+run planner plan examples/tiny-family/family.yaml -o "$plan" --force
+run planner render "$plan" --target torch+local -o "$tiny/jobs" --set data_dir=data
+run planner render "$plan" --target torch+slurm -o "$tiny/jobs-slurm" --set data_dir=data
+
+say "What was recorded of it, read into an archive"
+run planner ingest examples/tiny-family/runs "$plan" -o "$tiny/archive"
+run planner runs "$tiny/archive" --plan "$plan" --where 'tpp>70'
+
+say "Every run against its family: the one whose loss kernel went wrong at 60 % is found"
+attention always planner score "$tiny/archive" --plan "$plan" --metric eval/loss
+run planner plot "$tiny/archive" --plan "$plan" --metric eval/loss -o "$tiny/family.png"
+
+largest=198k-80tpp
+[ -e "examples/tiny-family/runs/$largest.jsonl.gz" ] || largest=198k-20tpp
+say "The final loss of the largest size, from a fifth of its run and what has finished"
+run planner forecast "$tiny/archive" "$largest" --at 0.2 --plan "$plan" --metric eval/loss
+
+say "A loss law of these runs, and the plan that it makes: the published one is of other text"
+attention maybe planner fit loss "$tiny/archive" --metric eval/loss --run '*tpp' --run '*seed?' \
+  -o "$tiny/laws.yaml" --force
+printf '\n$ (cat family.yaml; echo "laws: laws.yaml"; echo "loss_law: fitted-loss") > next.yaml\n'
+(
+  cat examples/tiny-family/family.yaml
+  echo "laws: laws.yaml"
+  echo "loss_law: fitted-loss"
+) >"$tiny/next.yaml"
+run planner plan "$tiny/next.yaml" -o "$tiny/next.json" --force
+run planner explain "$tiny/next.json" 198k-80tpp.predicted.loss
+
+say "Pictures and files are in $out: open $tiny/family.png"
