@@ -6,7 +6,12 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-out}
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+bold= plain=
+if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
+  bold=$'\033[1m' plain=$'\033[0m'
+fi
+
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 
 # Print a command as it would be typed, and run it.
 run() {
