@@ -21,7 +21,8 @@ from planner.curves.load import Loader
 from planner.curves.normalize import final_level
 from planner.curves.reference import Reference
 from planner.curves.residual import JUDGED_FROM, WINDOW, residuals
-from planner.curves.score import RunScore, score_binned
+from planner.curves.score import score_binned
+from planner.curves.scored import RunScore
 from planner.curves.verdict import Verdict
 from planner.kernel import Ragged
 from planner.kernel.smoothing import Smoother, smooth
