@@ -40,7 +40,7 @@ def watch(
     ] = 0.01,
     tolerance: Annotated[
         float | None,
-        typer.Option("--tolerance", min=0.0, help="How far a healthy run may stray besides."),
+        typer.Option("--tolerance", help="How far a healthy run may stray besides."),
     ] = None,
     steps: Annotated[
         int | None, typer.Option("--steps", min=1, help="Steps of the whole run, if not logged.")
@@ -53,12 +53,10 @@ def watch(
         list[str] | None, typer.Option("--plan", help="What the run was meant to be.")
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Look once and end: for CI.")] = False,
-    interval: Annotated[
-        float, typer.Option("--interval", min=0.1, help="Seconds between looks.")
-    ] = 10.0,
+    interval: Annotated[float, typer.Option("--interval", help="Seconds between looks.")] = 10.0,
     timeout: Annotated[
         float | None,
-        typer.Option("--timeout", min=0.0, help="End after so many seconds without news."),
+        typer.Option("--timeout", help="End after so many seconds without news."),
     ] = None,
     keep_going: Annotated[
         bool, typer.Option("--keep-going", help="Watch on after an alarm, to the run's end.")
@@ -78,16 +76,16 @@ def watch(
     from planner.curves.watch import webhook as web_hook
     from planner.units import parse_count
 
-    for field, value in (
-        ("--alpha", alpha),
-        ("--tolerance", tolerance),
-        ("--interval", interval),
-        ("--timeout", timeout),
-    ):
-        if value is not None and not math.isfinite(value):
-            raise CurveError(f"got {value:g}, wanted a number", field=field)
     if not 0.001 <= alpha <= 0.2:
         raise CurveError(f"got {alpha:g}, wanted 0.001 to 0.2", field="--alpha")
+    # versions of typer differ in whether a least value lets not-a-number through
+    for field, value, least in (
+        ("--tolerance", tolerance, 0.0),
+        ("--interval", interval, 0.1),
+        ("--timeout", timeout, 0.0),
+    ):
+        if value is not None and not (math.isfinite(value) and value >= least):
+            raise CurveError(f"got {value:g}, wanted {least:g} or more", field=field)
     if json and not once:
         raise CurveError("needs --once", field="--json")
     hooks = [command_hook(text) for text in command or []]
