@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from accuracy.section import Section, Table, Target
 
 from planner.archive import Archive, ingest, read_mapping
 from planner.fitting.inputs import select_curves
-from planner.fitting.rates import scheduled
+from planner.fitting.rates import Scheduled, scheduled
 from planner.fitting.schedule import GAMMA, fit_schedule
 from planner.kernel import Ragged
 from planner.kernel.multi_power_law import MultiPowerLaw
@@ -106,24 +107,27 @@ def evaluate(data: Path, work: Path) -> Section:
 HOW = ("held", "free", "published")
 
 
-def _curves(archive: Archive, params: int) -> list:  # type: ignore[type-arg]
-    found = [
-        scheduled(curve) for curve in select_curves(archive, where=[f"params={params}"]).curves
-    ]
-    assert not any(isinstance(item, str) for item in found), found
+def _curves(archive: Archive, params: int) -> list[Scheduled]:
+    found: list[Scheduled] = []
+    for curve in select_curves(archive, where=[f"params={params}"]).curves:
+        item = scheduled(curve)
+        assert not isinstance(item, str), item
+        found.append(item)
     return found
 
 
-def _name(item) -> str:  # type: ignore[no-untyped-def]
+def _name(item: Scheduled) -> str:
     return str(item.curve.facts.name).rpartition("/")[2]
 
 
-def _errors(archive: Archive, params: int, gamma: float | str) -> dict[str, float]:
+def _errors(
+    archive: Archive, params: int, gamma: float | Literal["auto", "free"]
+) -> dict[str, float]:
     (fit,) = fit_schedule(
         archive,
         where=[f"params={params}"],
         runs=[f"*/{name}" for name in FITTED],
-        gamma=gamma,  # type: ignore[arg-type]
+        gamma=gamma,
         replicates=0,
         leave_out=False,
     )

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from planner.curves import Curve, RunFacts, declared_schedule
 from planner.laws.surrogate import surrogate_shape
+
+# t, learning rate over its peak at t, tau, TPP, parameters -> loss at t
+Loss = Callable[[np.ndarray, np.ndarray, float, float, float], np.ndarray]
 
 # arXiv 2509.25087: sizes of Table 3 as computed from the shapes, the TPP of Table 4
 SIZES = (109_400_000, 265_100_000, 606_200_000, 1_713_500_000, 3_324_000_000)
@@ -72,7 +77,7 @@ def by_the_noisy_quadratic(seed: int = 0, *, lagging: bool = False) -> list[Curv
     return _curves(loss, seed)
 
 
-def _curves(loss, seed: int) -> list[Curve]:  # type: ignore[no-untyped-def]
+def _curves(loss: Loss, seed: int) -> list[Curve]:
     random = np.random.default_rng(seed)
     schedule = declared_schedule("linear-to-zero", warmup_fraction=0.1)
     assert schedule is not None

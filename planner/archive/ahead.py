@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from planner.archive.readers import reader_named
-from planner.archive.readers.protocol import Log
+from planner.archive.readers.protocol import Log, SeveralReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,7 +33,7 @@ class Ahead:
         size = 0
         for group in groups:
             for item in group.files:
-                if item.size > _SMALL or not hasattr(reader_named(item.reader), "read_several"):
+                if item.size > _SMALL or not isinstance(reader_named(item.reader), SeveralReader):
                     continue
                 alike = part and (part[0].reader, part[0].applied.fields) == (
                     item.reader,
@@ -59,8 +59,9 @@ class Ahead:
 def _read(part: Iterable[Surveyed]) -> dict[str, list[LoggedRun]]:
     logs = [Log(item.source.fresh(), dict(item.applied.fields)) for item in part]
     reader = reader_named(next(iter(part)).reader)
+    assert isinstance(reader, SeveralReader)
     try:
-        found = reader.read_several(logs)  # type: ignore[attr-defined]
+        found = reader.read_several(logs)
     except Exception:  # one hostile file: each is read by itself, and the one is named
         return {}
     return {

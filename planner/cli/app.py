@@ -35,6 +35,26 @@ LogPaths = Annotated[
 MappingOption = Annotated[
     str | None, typer.Option("--mapping", help="YAML: what the logs do not say by themselves.")
 ]
+ArchiveFolder = Annotated[str, typer.Argument(metavar="ARCHIVE", help="Archive of runs.")]
+MetricOption = Annotated[
+    str | None,
+    typer.Option("--metric", help="Series; the train loss, else the only evaluation loss."),
+]
+PlanOption = Annotated[
+    list[str] | None,
+    typer.Option("--plan", help="What the runs were meant to be; may be repeated."),
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option("--where", help="Only such runs: params>=100M, name=*1xC*; may be repeated."),
+]
+ReferenceOption = Annotated[
+    str | None,
+    typer.Option("--reference", help="Compare with this reference; - is standard input."),
+]
+AlphaOption = Annotated[
+    float, typer.Option("--alpha", help="Chance of calling a healthy run deviating.")
+]
 PolicyOption = Annotated[
     list[str] | None,
     typer.Option("--policy", metavar="NAME=VALUE", help="Such as duplicates=first; repeatable."),

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.app import Json, print_json, read_plans, verb
+from planner.cli.app import (
+    ArchiveFolder,
+    Json,
+    MetricOption,
+    PlanOption,
+    print_json,
+    read_plans,
+    verb,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,16 +22,8 @@ if TYPE_CHECKING:
     from planner.curves.forecast import Forecast
     from planner.curves.select import Sweep
 
-ArchiveFolder = Annotated[str, typer.Argument(metavar="ARCHIVE", help="An archive.")]
-Metric = Annotated[
-    str | None,
-    typer.Option("--metric", help="Series; default: the train loss, or the only evaluation loss."),
-]
 MethodOption = Annotated[
     str, typer.Option("--method", help="How; auto: what does best on finished runs.")
-]
-PlanOption = Annotated[
-    list[str] | None, typer.Option("--plan", help="Match runs to this plan; may be repeated.")
 ]
 
 
@@ -38,7 +38,7 @@ def forecast(
         float | None,
         typer.Option("--at", help="Pretend that only this fraction of each run was logged."),
     ] = None,
-    metric: Metric = None,
+    metric: MetricOption = None,
     level: Annotated[float, typer.Option("--level", help="Probability of the interval.")] = 0.9,
     method: MethodOption = "auto",
     reference: Annotated[
@@ -151,7 +151,7 @@ def _loss(value: float | None) -> str:
 @verb
 def select(
     archive: ArchiveFolder,
-    metric: Metric = None,
+    metric: MetricOption = None,
     where: Annotated[
         list[str] | None,
         typer.Option("--where", help="Which runs are candidates, such as 'lr>=1e-4'; repeatable."),

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.app import Json, print_json, read_plans, verb
+from planner.cli.app import (
+    AlphaOption,
+    ArchiveFolder,
+    Json,
+    MetricOption,
+    PlanOption,
+    ReferenceOption,
+    WhereOption,
+    print_json,
+    read_plans,
+    verb,
+)
 
 if TYPE_CHECKING:
     from planner.curves.drawn import DrawnFamily
@@ -16,32 +27,18 @@ _LISTED = 5
 
 @verb
 def plot(
-    archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="Archive of runs.")],
+    archive: ArchiveFolder,
     output: Annotated[
         str, typer.Option("-o", "--output", help="A .png, .svg or .pdf file (needs extra plots).")
     ],
-    plan: Annotated[
-        list[str] | None,
-        typer.Option("--plan", help="What the runs were meant to be; may be repeated."),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option("--metric", help="Series; the train loss, else the only evaluation loss."),
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option("--where", help="Only such runs: params>=100M, name=*1xC*; may be repeated."),
-    ] = None,
+    plan: PlanOption = None,
+    metric: MetricOption = None,
+    where: WhereOption = None,
     group_by: Annotated[
         str | None, typer.Option("--group-by", help="What makes runs comparable, as for score.")
     ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option("--reference", help="Compare with this reference; - is standard input."),
-    ] = None,
-    alpha: Annotated[
-        float, typer.Option("--alpha", help="Chance of calling a healthy run deviating.")
-    ] = 0.01,
+    reference: ReferenceOption = None,
+    alpha: AlphaOption = 0.01,
     json: Json = False,
 ) -> None:
     """Draw the normalized curves of a family with their reference, and residuals with onsets."""

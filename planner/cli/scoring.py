@@ -8,26 +8,27 @@ from typing import Annotated
 
 import typer
 
-from planner.cli.app import Json, read_plans, verb
+from planner.cli.app import (
+    AlphaOption,
+    ArchiveFolder,
+    Json,
+    MetricOption,
+    PlanOption,
+    ReferenceOption,
+    WhereOption,
+    read_plans,
+    verb,
+)
 
 _LEAST_ALPHA = 1e-9
 
 
 @verb
 def score(
-    archive: Annotated[str, typer.Argument(metavar="ARCHIVE", help="Archive of runs.")],
-    plan: Annotated[
-        list[str] | None,
-        typer.Option("--plan", help="What the runs were meant to be; may be repeated."),
-    ] = None,
-    metric: Annotated[
-        str | None,
-        typer.Option("--metric", help="Series; the train loss, else the only evaluation loss."),
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option("--where", help="Only such runs: params>=100M, name=*1xC*; may be repeated."),
-    ] = None,
+    archive: ArchiveFolder,
+    plan: PlanOption = None,
+    metric: MetricOption = None,
+    where: WhereOption = None,
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -36,13 +37,8 @@ def score(
             "tpp,tau,schedule if not given.",
         ),
     ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option("--reference", help="Compare with this reference; - is standard input."),
-    ] = None,
-    alpha: Annotated[
-        float, typer.Option("--alpha", help="Chance of calling a healthy run deviating.")
-    ] = 0.01,
+    reference: ReferenceOption = None,
+    alpha: AlphaOption = 0.01,
     ended: Annotated[
         bool,
         typer.Option(

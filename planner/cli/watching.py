@@ -13,7 +13,7 @@ import typer
 from planner.cli.app import Json, MappingOption, print_json, read_plans, verb
 
 if TYPE_CHECKING:
-    from planner.curves import Reference
+    from planner.curves import Curve, Reference
     from planner.curves.watch import Assessment, Follower, Hook
 
 _LONGEST_NOTE = 300
@@ -104,8 +104,8 @@ def watch(
         rules = read_mapping(mapping)
     follower = Follower(log, told=told, mapping=rules, plans=read_plans(plan or []))
 
-    def judged(curve: object) -> Assessment:
-        return assess(curve, known, alpha=alpha, tolerance=tolerance)  # type: ignore[arg-type]
+    def judged(curve: Curve) -> Assessment:
+        return assess(curve, known, alpha=alpha, tolerance=tolerance)
 
     if once:
         found = _once(follower, judged, json)
@@ -117,13 +117,13 @@ def watch(
         raise typer.Exit(1)
 
 
-def _once(follower: Follower, judged: Callable[[object], Assessment], json: bool) -> Assessment:
+def _once(follower: Follower, judged: Callable[[Curve], Assessment], json: bool) -> Assessment:
     from planner.archive import LogError
     from planner.cli.watch_view import lines
 
     curve = follower.poll()
     if curve is None:
-        raise LogError(follower.problem or "holds no run yet")
+        raise LogError(follower.problem)
     found = judged(curve)
     if json:
         print_json(found.document())
@@ -134,7 +134,7 @@ def _once(follower: Follower, judged: Callable[[object], Assessment], json: bool
 
 def _follow(
     follower: Follower,
-    judged: Callable[[object], Assessment],
+    judged: Callable[[Curve], Assessment],
     hooks: list[Hook],
     interval: float,
     timeout: float | None,

@@ -39,11 +39,13 @@ class Parents:
             ends = [step for step in (until, first) if step is not None]
             if ends:
                 count = int(np.searchsorted(points[0], min(ends)))
-                points = tuple(column[:count] for column in points)  # type: ignore[assignment]
+                points = points[0][:count], points[1][:count], points[2][:count]
             if points[0].size:
                 first = int(points[0][0])
             parts.append(points)
-        return tuple(np.concatenate(column) for column in zip(*reversed(parts), strict=True))  # type: ignore[return-value]
+        parts.reverse()
+        steps, tokens, values = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return steps, tokens, values
 
 
 def read_parents(

@@ -184,7 +184,7 @@ def select_runs(
             continue
         rest = pool
         if at is not None:
-            rest = pool.only(lambda c, size=key[0]: c.facts.params != size)  # type: ignore[misc]
+            rest = pool.without_size(key[0])
         found.append(judge(group, rest, at=at, method=method))
     return found
 

@@ -33,7 +33,7 @@ def laws_text(laws: Iterable[Law]) -> str:
     document = {"schema": SCHEMA, "laws": entries}
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = None
-    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.representer.sort_base_mapping_type_on_output = False
     yaml.width = 4096
     stream = io.StringIO()
     yaml.dump(document, stream)

@@ -38,6 +38,7 @@ Float64 = NDArray[np.float64]
 
 REPLICATES = 2000
 _PARAMETERS = 5
+_FREE = LossLawForm()
 # A constant counts as determined if the values that fit about equally well lie within this share
 # of it on either side.
 _DETERMINED = 0.5
@@ -253,10 +254,10 @@ class _Profile:
         self.most = t_quantile(level, freedom) ** 2
 
     def rejected(self, key: str, value: float) -> bool:
-        form = (
-            LossLawForm(fixed_e=value)
-            if key == "E"
-            else LossLawForm(**{f"{key}_bounds": (value, value)})  # type: ignore[arg-type]
+        form = LossLawForm(
+            fixed_e=value if key == "E" else None,
+            alpha_bounds=(value, value) if key == "alpha" else _FREE.alpha_bounds,
+            beta_bounds=(value, value) if key == "beta" else _FREE.beta_bounds,
         )
         held = self.data.fit(form, self.threads, self.starts)
         if not np.isfinite(held.objective):

@@ -24,6 +24,18 @@ def about_run(plan: Plan, run: Run, seed: int) -> dict[str, Any]:
         "run_digest": run.digest,
         "seed": seed,
         "data_seed": seed,
+        **settings_of(run),
+        "precision": run.precision,
+    }
+
+
+def settings_of(run: Run) -> dict[str, Any]:
+    """Return what the plan says of a run in numbers: tokens, rates per step, fractions of training.
+
+    ``peak_lr`` and ``min_lr`` are base rates; ``tau`` is a fraction of training, None where nothing
+    decays.
+    """
+    return {
         "params": run.params.total,
         "tpp": run.tpp,
         "tau": run.optimizer.tau,
@@ -41,5 +53,4 @@ def about_run(plan: Plan, run: Run, seed: int) -> dict[str, Any]:
         "beta2": run.optimizer.betas[1],
         "eps": run.optimizer.eps,
         "grad_clip": run.optimizer.grad_clip,
-        "precision": run.precision,
     }

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 
 from planner.errors import PlannerError
 from planner.plan.runfile import RunFile, dump_run_file, load_run_file
 from planner.render.check import Check
 from planner.render.contract import Capability, Contract
 from planner.render.errors import CannotExpressError
-from planner.render.target import TORCHRUN_LAUNCHERS, VARIABLE, Context, Job, Output, Slot
+from planner.render.target import TORCHRUN_LAUNCHERS, Context, Job, Output, Slot
+from planner.render.training_options import TrainingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,20 +46,9 @@ CONTRACT = Contract(
 _TRAIN = ("train", Slot.CONFIG, "-o", Slot.OUTPUT)
 
 
-class ReferenceOptions(BaseModel):
+class ReferenceOptions(TrainingOptions):
     """Options of the trainer ``torch``."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data_dir: str = Field(
-        "env:TRAIN_DATA_DIR",
-        min_length=1,
-        description="folder made by planner prepare; env:NAME takes it from the environment",
-    )
-    precision: Literal["bf16", "fp32"] | None = Field(None, description="default the plan's")
-    micro_batch: int | None = Field(
-        None, ge=1, description="sequences of one process at a time; default the plan's"
-    )
     parallel: Literal["ddp", "fsdp"] | None = Field(
         None, description="how several processes share the work; default ddp"
     )
@@ -72,15 +62,6 @@ class ReferenceOptions(BaseModel):
         None, ge=1, description="steps between evaluations on held-out data; default never"
     )
     update_norms: bool = Field(False, description="log norms of weights and updates by class")
-
-    @field_validator("data_dir")
-    @classmethod
-    def _path(cls, value: str) -> str:
-        if "\0" in value:
-            raise ValueError("a path cannot hold a NUL character")
-        if value.startswith("env:") and not VARIABLE.match(value.removeprefix("env:")):
-            raise ValueError("wanted env:NAME with a name of letters, digits and underscores")
-        return value
 
 
 class Reference:

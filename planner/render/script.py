@@ -7,15 +7,15 @@ builds model and optimizer with the target's classes.
 
 from __future__ import annotations
 
-import re
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field
 
 from planner.render.about import about_run
 from planner.render.errors import CannotExpressError
 from planner.render.schedule import pieces
 from planner.render.target import Job, Output, Slot
+from planner.render.training_options import TrainingOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,36 +26,15 @@ if TYPE_CHECKING:
     from planner.render.target import Context
 
 SCRIPT = "train.py"
-_VARIABLE = re.compile(r"env:[A-Za-z_][A-Za-z0-9_]*")
 
 
-class ScriptTrainerOptions(BaseModel):
+class ScriptTrainerOptions(TrainingOptions):
     """Options of every such trainer."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    data_dir: str = Field(
-        "env:TRAIN_DATA_DIR",
-        min_length=1,
-        description="folder made by planner prepare; env:NAME takes it from the environment",
-    )
-    precision: Literal["bf16", "fp32"] | None = Field(None, description="default the plan's")
-    micro_batch: int | None = Field(
-        None, ge=1, description="sequences of one process at a time; default the plan's"
-    )
     checkpoint_steps: int | None = Field(
         None, ge=1, description="steps between checkpoints; default a tenth of all"
     )
     log_steps: int = Field(1, ge=1, description="steps between lines of the log")
-
-    @field_validator("data_dir")
-    @classmethod
-    def _folder(cls, value: str) -> str:
-        if "\0" in value:
-            raise ValueError("a path cannot hold a NUL character")
-        if value.startswith("env:") and not _VARIABLE.fullmatch(value):
-            raise ValueError("wanted env:NAME with a name of letters, digits and underscores")
-        return value
 
 
 class Lowered(Protocol):

@@ -15,7 +15,7 @@ import torch
 
 from planner._version import __version__
 from planner.errors import OutputError
-from planner.render.schedule import pieces
+from planner.render.about import settings_of
 from planner.train import checkpoint
 from planner.train.config import Job, data_folder
 from planner.train.data import Order, TokenData, check_fits, open_data
@@ -331,23 +331,7 @@ class _Training:
             "run_digest": run.digest,
             "seed": job.seed,
             "data_seed": job.data_seed,
-            "params": run.params.total,
-            "tpp": run.tpp,
-            "tau": run.optimizer.tau,
-            "train_tokens": run.tokens,
-            "batch_tokens": run.batch.tokens,
-            "seq_len": run.model.seq_len,
-            "total_steps": run.steps,
-            "warmup_steps": run.warmup_steps,
-            "schedule": run.schedule.kind,
-            "optimizer": "adamw",
-            "peak_lr": run.optimizer.base_peak_lr,
-            "min_lr": pieces(run)[-1].end,
-            "weight_decay": run.optimizer.base_weight_decay,
-            "beta1": run.optimizer.betas[0],
-            "beta2": run.optimizer.betas[1],
-            "eps": run.optimizer.eps,
-            "grad_clip": run.optimizer.grad_clip,
+            **settings_of(run),
             "tokenizer": about.tokenizer,
             "data": about.source,
             "data_digest": about.digest,

@@ -130,7 +130,11 @@ class Attention(nn.Module):
         qkv = width + 2 * self.kv_heads * self.head_dim
         self.qkv = Linear("attn_qkv", run, shape.d_model, qkv, bias=shape.biases)
         self.out = Linear("attn_out", run, width, shape.d_model, bias=shape.biases)
-        self.multiplier = self.out.multiplier
+
+    @property
+    def multiplier(self) -> float:
+        """What the residual stream takes the output times."""
+        return self.out.multiplier
 
     def forward(self, x: Tensor, position: Tensor | None) -> Tensor:
         """Return (B, S, D) before the multiplier; ``position`` is RoPE's table or ALiBi's bias."""
@@ -166,7 +170,11 @@ class FeedForward(nn.Module):
         inner = shape.d_ffn * (2 if shape.gated else 1)
         self.inner = Linear("ffn_in", run, shape.d_model, inner, bias=shape.biases)
         self.out = Linear("ffn_out", run, shape.d_ffn, shape.d_model, bias=shape.biases)
-        self.multiplier = self.out.multiplier
+
+    @property
+    def multiplier(self) -> float:
+        """What the residual stream takes the output times."""
+        return self.out.multiplier
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (B, S, D) before the multiplier, and None: there is nothing to balance."""

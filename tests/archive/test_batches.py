@@ -46,7 +46,10 @@ def curves(batches: list[Batch], series: str) -> dict[str, Curve]:
 
 def expected(archive: Archive, run: str, series: str) -> Curve:
     table = archive.points([run], [series])
-    return tuple(table.column(n).to_pylist() for n in ("step", "tokens", "value", "segment"))  # type: ignore[return-value]
+    steps, tokens, values, segments = (
+        table.column(name).to_pylist() for name in ("step", "tokens", "value", "segment")
+    )
+    return steps, tokens, values, segments
 
 
 @pytest.mark.parametrize("most", [1, 7, 1_000_000])

@@ -66,8 +66,8 @@ def test_runs_as_lines(tmp_path: Path) -> None:
     write(tmp_path / "logs" / "p.jsonl", '{"n_params": 5, "a": "b\\"c"}\n{"step": 1, "loss": 2}\n')
     archive, _ = archived(tmp_path, tmp_path / "logs")
     for options in ({}, {"sort": "-final"}, {"limit": 2}, {"where": ["final>3"]}):
-        found = [json.loads(line) for line in run_lines(archive, **options)]  # type: ignore[arg-type]
-        assert found == list_runs(archive, **options)  # type: ignore[arg-type]
+        found = [json.loads(line) for line in run_lines(archive, **options)]
+        assert found == list_runs(archive, **options)
     assert len(found) == 4
 
 

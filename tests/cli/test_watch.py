@@ -42,6 +42,13 @@ def test_once(command: Command, tmp_path: Path, reference: str) -> None:
     assert document["predicted"]["low"] < 3.0 < document["predicted"]["high"]
 
 
+def test_a_folder_without_logs_is_named(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    printed = command("watch", "empty", "--once")
+    assert printed.code == 2
+    assert printed.err == "error: empty: holds no run yet\n"
+
+
 def test_an_alarm(command: Command, tmp_path: Path, reference: str) -> None:
     write(tmp_path / "run.jsonl", rise=0.05)
     known = ("--reference", reference, "--steps", "1000", "--params", "100M")

@@ -29,7 +29,7 @@ def member(params: int, *, noise: float = 0.002, drift: float = 0.01, **kwargs: 
         bend=0.15 + drift * folds,
         noise=noise,
         seed=params % 1013,
-        **kwargs,  # type: ignore[arg-type]
+        **kwargs,
     )
 
 
@@ -145,7 +145,7 @@ class TestUndecidable:
 
     @pytest.mark.parametrize(("fact", "value"), [("tpp", 80.0), ("tau", 0.05)])
     def test_no_reference_of_the_same_band(self, fact: str, value: float) -> None:
-        runs = [replace(c, facts=replace(c.facts, **{fact: value})) for c in family()]  # type: ignore[arg-type]
+        runs = [replace(c, facts=replace(c.facts, **{fact: value})) for c in family()]
         assert not forecast_run(member(BIG), Pool.of(runs), at=0.3).decided
 
     def test_nothing_finished(self) -> None:
@@ -160,7 +160,7 @@ class TestUndecidable:
     @pytest.mark.parametrize("field", ["params", "tpp"])
     def test_what_the_run_is_must_be_known(self, field: str) -> None:
         run = member(BIG)
-        run = replace(run, facts=replace(run.facts, **{field: None}))  # type: ignore[arg-type]
+        run = replace(run, facts=replace(run.facts, **{field: None}))
         assert not forecast_run(run, Pool.of(family()), at=0.3).decided
 
     def test_a_loss_that_is_not_a_number(self) -> None:

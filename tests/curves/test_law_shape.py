@@ -101,7 +101,7 @@ def test_what_a_law_needs_must_be_known(method: str) -> None:
     methods = METHODS | law_methods(LAWS)
     new = run("new", tau=2.0)
     fact = "tau" if method == "surrogate" else "lr"
-    unknown = replace(new, facts=replace(new.facts, **{fact: None}))  # type: ignore[arg-type]
+    unknown = replace(new, facts=replace(new.facts, **{fact: None}))
     found = forecast_run(unknown, Pool.of([]), at=0.3, method=method, methods=methods)
     assert found.final is None
 

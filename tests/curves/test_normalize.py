@@ -21,7 +21,7 @@ def test_a_finished_run_ends_at_one() -> None:
 
 
 def test_the_final_loss_of_noisy_batches_has_no_lag() -> None:
-    def steep(t: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def steep(t: np.ndarray) -> np.ndarray:
         return 0.3 * (1.0 - t)
 
     finals = [

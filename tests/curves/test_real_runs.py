@@ -44,7 +44,7 @@ def curves(archive: Archive, metric: str) -> dict[str, Curve]:
     return {c.facts.name.rpartition("/")[2]: c for c in found}
 
 
-def shapes(runs: list[Curve]) -> np.ndarray:  # type: ignore[type-arg]
+def shapes(runs: list[Curve]) -> np.ndarray:
     return np.array([Reference.build([run]).at(T)[0] for run in runs])
 
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def fit_arrays(n: np.ndarray, d: np.ndarray, loss: np.ndarray) -> Fit:
     runs = [
-        FinalLoss(RunFacts(str(i), str(i), params=a, tokens=b), float(c), None)  # type: ignore[arg-type]
+        FinalLoss(RunFacts(str(i), str(i), params=a, tokens=b), float(c), None)
         for i, (a, b, c) in enumerate(zip(n.tolist(), d.tolist(), loss.tolist(), strict=True))
     ]
     return fit_final_losses(runs, name="x", metric="train/loss", source="here")

@@ -53,7 +53,7 @@ KINDS = ("constant", "cosine", "linear", "wsd", "drop")
 
 def one(archive: Archive, **options: object) -> Scheduled | str:
     (curve,) = select_curves(archive).curves
-    return scheduled(curve, **options)  # type: ignore[arg-type]
+    return scheduled(curve, **options)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -108,8 +108,8 @@ def test_an_oracle_is_no_worse_than_the_law() -> None:
     assert np.all(oracle_errors(data) <= found.errors * (1 + 1e-6))
 
 
-def fitted(data: list[Sample], **options: object):  # type: ignore[no-untyped-def]
-    return fit_samples(data, name="x", metric="train/loss", source="here", **options)  # type: ignore[arg-type]
+def fitted(data: list[Sample], **options: object):
+    return fit_samples(data, name="x", metric="train/loss", source="here", **options)
 
 
 def test_a_law_with_intervals_and_the_largest_size_left_out() -> None:

@@ -10,7 +10,7 @@ from planner.archive.record import LoggedRun
 from planner.archive.source import HEAD_BYTES, Source, decode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _FIRST_LINE_BYTES = 1 << 20
 _SHORT_BYTES = 4096  # six lines of most logs
@@ -102,4 +102,13 @@ class Reader(Protocol):
         Raises:
             LogError: If it cannot be read.
         """
+        ...
+
+
+@runtime_checkable
+class SeveralReader(Reader, Protocol):
+    """A reader of formats whose files are often small: it can read several of them at a time."""
+
+    def read_several(self, logs: Sequence[Log]) -> list[list[LoggedRun] | None]:
+        """Return what `read` does for each file; None for one that has to be read by itself."""
         ...

@@ -69,7 +69,7 @@ class Pool:
         """Return the part of the pool that fulfils a condition."""
         return Pool(tuple(c for c in self.curves if keep(c)), self.cache, self.notes)
 
-    def without_size(self, size: int) -> Pool:
+    def without_size(self, size: int | None) -> Pool:
         """Return the part of the pool that is of other sizes."""
         return self.only(lambda c: c.facts.params != size)
 

@@ -62,7 +62,10 @@ class Follower:
         mapping: Mapping | None = None,
         plans: Sequence[Plan] = (),
     ) -> None:
-        self.problem = ""
+        self._empty = LogError(
+            "holds no run yet", file=", ".join(os.fspath(path) for path in paths)
+        )
+        self.problem = str(self._empty)
         self._paths = paths
         self._told = told or Told()
         self._mapping = mapping
@@ -123,7 +126,7 @@ class Follower:
             if not records:
                 reasons = [*report.failed, *report.skipped]
                 why = "; ".join(f"{name}: {reason}" for name, reason in reasons[:2])
-                raise LogError(why or "holds no run yet")
+                raise LogError(why) if why else self._empty
             metric = choose_metric(records, self._told.metric)
             batches = load_curves(archive, metric=metric, plans=self._plans)
             curves = [curve for batch in batches for curve in batch]

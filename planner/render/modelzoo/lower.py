@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from planner.render.errors import CannotExpressError
+from planner.render.groups import check_tied
 from planner.render.symmetry import Values, fold, values_of
 
 if TYPE_CHECKING:
@@ -254,22 +255,10 @@ def _parts(run: Run) -> tuple[Part, ...]:
             )
         ]
     if model.tied_embeddings:
-        _check_tied(run)
+        check_tied(run)
     else:
         parts.append(part("unembedding", "unembedding", ("*lm_head.weight",)))
     return tuple(parts)
-
-
-def _check_tied(run: Run) -> None:
-    """A tied head is the embedding: their rows can differ in the forward multiplier only."""
-    head, embedding = _row(run, "unembedding"), _row(run, "embedding")
-    for field in ("init_std", "lr", "weight_decay", "eps"):
-        if getattr(head, field) != getattr(embedding, field):
-            raise CannotExpressError(
-                f"embeddings are tied but the plan's {field} is {getattr(embedding, field)} for "
-                f"embedding and {getattr(head, field)} for unembedding",
-                field=f"{run.name}.tensors",
-            )
 
 
 def _attention(run: Run) -> tuple[bool, float]:

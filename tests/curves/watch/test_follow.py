@@ -19,7 +19,7 @@ def rows(first: int, last: int, offset: float = 0.0) -> str:
 
 
 def follower(path: Path, **told: object) -> Follower:
-    made = Follower([path], told=Told(**told))  # type: ignore[arg-type]
+    made = Follower([path], told=Told(**told))
     made._not_before = float("-inf")
     return made
 
