@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,10 @@ TIMES = np.arange(4, 19) / 20  # 0.20, 0.25, ... 0.90
 HALF_WINDOW, TAIL = 0.05, 0.1
 SWEEP_TAUS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SWEEP_RATES = (0.5, 1.0, 2.0)  # times the base learning rate
-# 97.5 % quantiles of Student's t for 1 to 4 degrees of freedom (any table; the tests ask SciPy).
-STUDENT = (12.706, 4.303, 3.182, 2.776)
+THIRD_TPP, THIRD_SEEDS = (5, 20, 80, 320), (30, 31, 32)
+THIRD_TAUS, THIRD_RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (1.0, 2.0)
+# 97.5 % quantiles of Student's t for 1 to 6 degrees of freedom (any table; the tests ask SciPy).
+STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447)
 FLOATING = 1e-9  # so that a step on the edge of a window is in it, whatever the rounding
 
 Curve = NDArray[np.float64]
@@ -116,12 +119,23 @@ def best_tau(taus: list[float], losses: list[float]) -> tuple[float, str]:
     The minimum of a parabola in log tau through the three lowest losses. Where the lowest loss is
     the sweep's first or last, or the three make no minimum, tau is the lowest one's.
     """
-    order = np.argsort(losses)
-    lowest = int(order[0])
+    return vertex(taus, losses, sorted(np.argsort(losses)[:3]))
+
+
+def best_tau_of_five(taus: list[float], losses: list[float]) -> tuple[float, str]:
+    """Return the same by the third protocol: the lowest loss and up to two on each side of it."""
+    lowest = int(np.argmin(losses))
+    return vertex(taus, losses, range(max(0, lowest - 2), min(len(taus), lowest + 3)))
+
+
+def vertex(taus: list[float], losses: list[float], used: Iterable[int]) -> tuple[float, str]:
+    """Return where the parabola in log tau through some of the losses is lowest, or a bound."""
+    lowest = int(np.argmin(losses))
     if lowest in (0, len(taus) - 1):
         return taus[lowest], "at most" if lowest == 0 else "at least"
-    x = np.log([taus[i] for i in order[:3]])
-    a, b, _ = np.polyfit(x, [losses[i] for i in order[:3]], 2)
+    some = list(used)
+    x = np.log([taus[i] for i in some])
+    a, b, _ = np.polyfit(x, [losses[i] for i in some], 2)
     if a <= 0:
         return taus[lowest], "about"
     return float(np.exp(-b / (2 * a))), ""
@@ -138,27 +152,51 @@ def exponent(tpps: list[float], taus: list[float]) -> tuple[float, float]:
 
 
 def sweep() -> None:
-    """Print the best tau of each learning rate and TPP, and the exponent, as far as recorded."""
-    tpps: list[float] = []
+    """Print what the first protocol's sweep says of tau, as far as recorded."""
+
+    def loss(tpp: int, tau: float, rate: float) -> float:
+        return divisor(log(f"6k-{tpp}tpp-tau{tau:g}-lr{rate:g}")[0])
+
+    tell_sweeps((20, 80), SWEEP_RATES, SWEEP_TAUS, loss, best_tau)
+
+
+def third_sweep() -> None:
+    """Print what the third protocol's sweep says of tau, as far as recorded."""
+
+    def loss(tpp: int, tau: float, rate: float) -> float:
+        names = [f"6k-{tpp}tpp-tau{tau:g}-lr{rate:g}-seed{seed}" for seed in THIRD_SEEDS]
+        return float(np.mean([log(name)[2][-1] for name in names]))
+
+    tell_sweeps(THIRD_TPP, THIRD_RATES, THIRD_TAUS, loss, best_tau_of_five)
+
+
+def tell_sweeps(
+    tpps: tuple[int, ...],
+    rates: tuple[float, ...],
+    taus: tuple[float, ...],
+    final: Callable[[int, float, float], float],
+    best: Callable[[list[float], list[float]], tuple[float, str]],
+) -> None:
+    """Print the best tau of each learning rate and TPP, and the exponent."""
+    where: list[float] = []
     found: list[float] = []
     incomplete = 0
-    for rate in SWEEP_RATES:
-        for tpp in (20, 80):
-            names = [f"6k-{tpp}tpp-tau{tau:g}-lr{rate:g}" for tau in SWEEP_TAUS]
+    for rate in rates:
+        for tpp in tpps:
             try:
-                losses = [divisor(log(name)[0]) for name in names]
+                losses = [final(tpp, tau, rate) for tau in taus]
             except Missing:
                 incomplete += 1
                 continue
-            tau, bound = best_tau(list(SWEEP_TAUS), losses)
+            tau, bound = best(list(taus), losses)
             print(f"  {tpp} TPP, rate x {rate:g}: best tau {bound}{' ' if bound else ''}{tau:.3f}")
             if not bound:
-                tpps.append(float(tpp))
+                where.append(float(tpp))
                 found.append(tau)
     if incomplete:
-        print(f"  {incomplete} of {2 * len(SWEEP_RATES)} sweeps are not recorded whole")
-    if len(set(tpps)) == 2 and len(found) > 2:
-        slope, half = exponent(tpps, found)
+        print(f"  {incomplete} of {len(tpps) * len(rates)} sweeps are not recorded whole")
+    if len(set(where)) > 1 and len(found) > 2:
+        slope, half = exponent(where, found)
         print(f"  exponent of tau over TPP {slope:.3f}, {slope - half:.3f} to {slope + half:.3f}")
 
 
@@ -166,6 +204,8 @@ def main() -> None:
     """Print the measurements."""
     print("tau of the sweep")
     sweep()
+    print("tau of the sweep of the third protocol, held-out loss")
+    third_sweep()
     for protocol in (1, 2):
         for held_out in (False, True):
             kind = "held-out loss" if held_out else "training loss"

@@ -38,6 +38,9 @@ SWEEP_TAUS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 SWEEP_RATES = (0.5, 1.0, 2.0)  # times the base learning rate
 # The second protocol: seeds from 10 on, so many for each of the four smaller sizes.
 AVERAGED = (16, 8, 4, 2)
+# The third protocol: a sweep over more TPP, averaged over seeds.
+THIRD_TPP, THIRD_SEEDS = (5, 20, 80, 320), (30, 31, 32)
+THIRD_TAUS, THIRD_RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (1.0, 2.0)
 FAULT_SIZE, FAULT_FROM, FAULT_SCALE, MILD_SCALE = 3, 0.6, 6.0, 24.0
 DIVERGED_RATE = 400.0
 # What one core of the recording machine did in the pilot: seconds an update, operations a second.
@@ -91,6 +94,24 @@ def tasks() -> Iterator[Task]:
     """Yield every run in the order of training."""
     yield from first_protocol()
     yield from second_protocol()
+    yield from third_protocol()
+
+
+def third_protocol() -> Iterator[Task]:
+    """Yield tau x TPP x learning rate at the smallest size, a seed at a time."""
+    base = compiled().parametrization.base_lr
+    for seed in THIRD_SEEDS:
+        for rate in THIRD_RATES:
+            for tau in THIRD_TAUS:
+                swept = smallest(
+                    family="tiny-family-sweep",
+                    tpp=list(THIRD_TPP),
+                    parametrization={"base_lr": base * rate},
+                    timescale={"value": tau},
+                )
+                for run in swept.runs:
+                    name = f"{run.name}-tau{tau:g}-lr{rate:g}-seed{seed}"
+                    yield Task(name, "sweep", swept, run, ({"seed": seed},), protocol=3)
 
 
 def second_protocol() -> Iterator[Task]:
