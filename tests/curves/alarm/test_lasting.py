@@ -38,6 +38,15 @@ def test_a_run_that_rises_twice_is_named_by_the_rise_that_lasts() -> None:
     assert called(replace(made, values=values)) == [(0, "divergence", 0.7)]
 
 
+def test_a_run_that_was_up_for_half_of_its_log_is_named_although_it_came_down() -> None:
+    assert called(high(0.3, 0.9), high(0.3, 0.7)) == [(0, "divergence", 0.3)]
+    # far too hot from the start, and down with its learning rate to less than it began with
+    made = curve("hot", noise=0.02)
+    t = made.fraction
+    hot = made.values + 300.0 * np.minimum(t / 0.1, 1.0) * (1.0 - t) ** 3
+    assert called(replace(made, values=hot)) == [(0, "divergence", 0.0)]
+
+
 def test_the_last_value_of_a_log_needs_no_second_one() -> None:
     made = curve(until=0.5)
     values = made.values.copy()
