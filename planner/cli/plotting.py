@@ -10,10 +10,13 @@ from planner.cli.app import (
     AlphaOption,
     ArchiveFolder,
     Json,
+    LawOption,
+    LawsOption,
     MetricOption,
     PlanOption,
     ReferenceOption,
     WhereOption,
+    given_reference,
     print_json,
     read_plans,
     verb,
@@ -38,6 +41,8 @@ def plot(
         str | None, typer.Option("--group-by", help="What makes runs comparable, as for score.")
     ] = None,
     reference: ReferenceOption = None,
+    laws: LawsOption = None,
+    law: LawOption = None,
     alpha: AlphaOption = 0.01,
     json: Json = False,
 ) -> None:
@@ -46,7 +51,6 @@ def plot(
 
     check_picture(output)
     from planner.archive import Archive
-    from planner.curves import Reference
     from planner.curves.drawn import drawn_family
 
     family = drawn_family(
@@ -55,7 +59,7 @@ def plot(
         where=where or (),
         plans=read_plans(plan or []),
         group_by=group_by,
-        reference=None if reference is None else Reference.load(reference),
+        reference=given_reference(reference, laws, law),
         alpha=alpha,
     )
     document = _document(family)

@@ -134,7 +134,9 @@ class _Fits:
         self.deviations, self.t = deviations, t
         residual, curve = deviations.residual[rows], deviations.curve[rows]
         usable = np.isfinite(residual) & np.isfinite(curve) & (t >= _FROM)
+        stray = np.array([np.nan_to_num(deviations.references[row].stray(t)) for row in rows])
         spread = deviations.noise[rows, None] ** 2 + (_SHAPE * np.nan_to_num(curve)) ** 2
+        spread = spread + stray**2
         self.weight = np.where(usable, 1.0 / np.maximum(spread, 1e-12), 0.0)
         self.y = np.where(usable, residual, 0.0)
         self.points = np.count_nonzero(usable, axis=1)

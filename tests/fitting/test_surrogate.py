@@ -44,7 +44,7 @@ def sample(
         GRID.size
     )
     name = f"{params:g}-{tpp:g}-{tau:g}"
-    return Sample(name, name, params, tau, tpp, loss, lr, 1.0, 0.0)
+    return Sample(name, name, params, tau, tpp, loss, lr, 1.0, 0.0, np.linspace(1.0, 0.0, 17))
 
 
 def samples(noise: float = 0.0, seed: int = 0, sizes: Sequence[float] = (1e8,)) -> list[Sample]:

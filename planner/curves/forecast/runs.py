@@ -15,11 +15,12 @@ from planner.curves.forecast.choose import back_tests, choose
 from planner.curves.forecast.collapse import Collapse
 from planner.curves.forecast.combined import Combined
 from planner.curves.forecast.interval import LARGEST_LOG, interval
-from planner.curves.forecast.law_shape import MULTI_POWER, SURROGATE, law_methods
+from planner.curves.forecast.law_shape import law_methods
 from planner.curves.forecast.method import Method, Pool
 from planner.curves.forecast.prefix import UndecidableError, usable
 from planner.curves.forecast.schedule_law import ScheduleLaw
 from planner.curves.forecast.simple import Current, PowerLaw, SizeLaw
+from planner.curves.law_choice import MULTI_POWER, SURROGATE
 from planner.curves.load import load_curves
 from planner.curves.normalize import final_loss
 from planner.curves.reference import Reference
