@@ -1,0 +1,52 @@
+"""Which finished runs a forecast may rest on: not those that diverged or left their band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from planner.curves.curve import Curve
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A finished run that no forecast rests on.
+
+    Attributes:
+        run: Id in the archive.
+        name: Name.
+        reason: A sentence, as the score says it.
+    """
+
+    run: str
+    name: str
+    reason: str
+
+
+def without_sick(curves: Sequence[Curve]) -> tuple[list[Curve], tuple[LeftOut, ...]]:
+    """Return the curves less the finished ones that deviate, and those.
+
+    They are scored once, all together (`planner.curves.score`): each is compared with the smallest
+    healthy runs of its band, so that the work grows with their number. What is undecidable stays.
+
+    Args:
+        curves: Of one metric.
+    """
+    # the score compares with laws, and those with forecasts' helpers
+    from planner.curves.bands import grouping
+    from planner.curves.bins import bin_curves
+    from planner.curves.score import score_binned
+
+    finished = [curve for curve in curves if curve.finished and curve.steps.size]
+    if not finished:
+        return list(curves), ()
+    scored = score_binned(
+        bin_curves(finished),
+        metric=finished[0].metric,
+        by=grouping(None),
+        trusted=False,
+        reference=None,
+        alpha=0.01,
+    )
+    sick = {run.run: LeftOut(run.run, run.name, run.reason) for run in scored.deviating}
+    return [curve for curve in curves if curve.facts.run not in sick], tuple(sick.values())
