@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from planner.curves.curve import Curve
 
+_LEAST_SIZES = 2
+
 
 @dataclass(frozen=True, slots=True)
 class LeftOut:
@@ -27,7 +29,9 @@ def without_sick(curves: Sequence[Curve]) -> tuple[list[Curve], tuple[LeftOut, .
     """Return the curves less the finished ones that deviate, and those.
 
     They are scored once, all together (`planner.curves.score`): each is compared with the smallest
-    healthy runs of its band, so that the work grows with their number. What is undecidable stays.
+    healthy runs of its band, so that the work grows with their number. What is undecidable stays;
+    and what deviates, without having diverged, where the others of its band are of fewer than two
+    sizes: they do not tell a sick run from what size does to a shape.
 
     Args:
         curves: Of one metric.
@@ -48,5 +52,16 @@ def without_sick(curves: Sequence[Curve]) -> tuple[list[Curve], tuple[LeftOut, .
         reference=None,
         alpha=0.01,
     )
-    sick = {run.run: LeftOut(run.run, run.name, run.reason) for run in scored.deviating}
+    deviating = {run.run for run in scored.deviating}
+    sizes: dict[str, set[int | None]] = {}
+    params = {curve.facts.run: curve.facts.params for curve in finished}
+    for run in scored.runs:
+        if run.run not in deviating:
+            sizes.setdefault(run.band, set()).add(params[run.run])
+    sick = {
+        run.run: LeftOut(run.run, run.name, run.reason)
+        for run in scored.deviating
+        # what diverged was compared with nothing
+        if run.reference is None or len(sizes.get(run.band, ())) >= _LEAST_SIZES
+    }
     return [curve for curve in curves if curve.facts.run not in sick], tuple(sick.values())
