@@ -21,6 +21,7 @@ from planner.cli.app import (
     read_plans,
     verb,
 )
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from planner.curves.drawn import DrawnFamily
@@ -104,9 +105,11 @@ def _say(family: DrawnFamily, output: str) -> None:
     for band in drawn:
         called = sum(run.verdict == "deviating" for run in band.runs)
         more = f", {called} deviating" if called else ""
-        print(f"  {band.label}: {len(band.runs)} runs{more}; reference {band.reference}")
+        print(
+            f"  {band.label}: {count_of(len(band.runs), 'run')}{more}; reference {band.reference}"
+        )
     for band in family.bands[MOST_BANDS:]:
-        print(f"  not drawn: {band.label}, {len(band.runs)} runs (--where chooses)")
+        print(f"  not drawn: {band.label}, {count_of(len(band.runs), 'run')} (--where chooses)")
     for name, why in list(family.left_out.items())[:_LISTED]:
         print(f"  not drawn: {name}: {why}")
     if len(family.left_out) > _LISTED:

@@ -20,6 +20,7 @@ from planner.cli.app import (
     read_plans,
     verb,
 )
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from planner.curves import Curve, Reference
@@ -232,7 +233,7 @@ def _tell(hooks: list[Hook], found: Assessment) -> None:
     for hook in hooks:
         told = tell(hook, found.document())
         if told.error:
-            _note(f"{told.hook}: {told.error} ({told.attempts} attempts)")
+            _note(f"{told.hook}: {told.error} ({count_of(told.attempts, 'attempt')})")
 
 
 def _note(text: str) -> None:

@@ -32,6 +32,7 @@ from planner.curves.reference import Reference
 from planner.curves.schedule import Schedule, declared_schedule
 from planner.curves.verdict import Cause
 from planner.laws.surrogate import EPS2
+from planner.units import format_plain
 
 Float64 = NDArray[np.float64]
 
@@ -302,7 +303,8 @@ def _known(
         if got and wanted:
             ratio = abs(math.log(got / wanted))
             if ratio > math.log(1.2):
-                text = f"its log implies {name} {got:.3g}, the reference has {wanted:.3g}"
+                theirs = format_plain(wanted)
+                text = f"its log implies {name} {format_plain(got)}, the reference has {theirs}"
                 found[cause] = (_DIFFERS, text)
             else:
                 found[cause] = (_EQUAL, "")

@@ -26,6 +26,7 @@ from planner.curves.forecast.interval import LARGEST_LOG
 from planner.curves.forecast.method import Method, Pool
 from planner.curves.forecast.prefix import UndecidableError, usable
 from planner.curves.forecast.runs import AUTO, LEAST_FRACTION, METHODS, check_method, named_curves
+from planner.curves.load import no_run
 from planner.curves.normalize import final_loss
 
 if TYPE_CHECKING:
@@ -173,7 +174,10 @@ def select_runs(
     if where:
         from planner.archive import list_runs
 
-        chosen &= {r["run"] for r in list_runs(archive, where=where, columns=["run"])}
+        asked = {r["run"] for r in list_runs(archive, where=where, columns=["run"])}
+        if not asked:
+            raise no_run(where)
+        chosen &= asked
     groups: dict[tuple[int | None, int | None, int], list[Curve]] = {}
     for curve in curves:
         if curve.horizon is not None and curve.facts.run in chosen:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from planner.curves.schedule import since_warmup
 from planner.kernel import Ragged
 from planner.kernel.smoothing import Smoother, resample
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from planner.curves import Curve
@@ -71,7 +72,9 @@ def normalized_samples(
             chosen.append(curve)
         else:
             missing[why] += 1
-    notes = [f"{count} runs are left aside: {why}" for why, count in sorted(missing.items())]
+    notes = [
+        f"{count_of(count, 'run')} left aside: {why}" for why, count in sorted(missing.items())
+    ]
     if not chosen:
         return [], notes
     finite = [np.isfinite(curve.values) for curve in chosen]

@@ -29,7 +29,7 @@ from planner.kernel.multi_power_law import (
     fit_multi_power_law,
 )
 from planner.laws.law import Law
-from planner.units import format_count
+from planner.units import count_of, format_count
 
 if TYPE_CHECKING:
     from planner.archive import Archive
@@ -103,7 +103,7 @@ def fit_schedule(
     if not usable:
         raise FitError(f"no curve can be fitted; {reasons[0]}")
     if reasons:
-        notes.append(f"{len(reasons)} runs are left aside, such as {reasons[0]}")
+        notes.append(f"{count_of(len(reasons), 'run')} left aside, such as {reasons[0]}")
     sizes: dict[str, list[Scheduled]] = {}
     for item in sorted(usable, key=lambda item: item.curve.facts.params or 0):
         sizes.setdefault(_label(item.curve), []).append(item)

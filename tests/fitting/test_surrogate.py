@@ -172,5 +172,5 @@ def test_what_is_unknown_is_said(tmp_path: Path) -> None:
     runs = [run(1e8, 0.1, 20), run(1e8, 0.2, 20), run(1e8, 0.3, 20)]
     del runs[0].facts["tau"]
     runs[1].facts["total_steps"] = 900
-    with pytest.raises(FitError, match=r"1 runs are left aside: unfinished; .*unknown tau"):
+    with pytest.raises(FitError, match=r"1 run left aside: unfinished; .*unknown tau"):
         fit_surrogate(made_archive(tmp_path, runs))

@@ -29,6 +29,7 @@ from planner.curves.forecast.prefix import WINDOW, UndecidableError, last_fifth,
 from planner.curves.member import GRID, Member
 from planner.curves.reference import SIZE_DRIFT, Reference
 from planner.curves.shape import CURVATURE, size_weights
+from planner.units import count_of
 
 Float64 = NDArray[np.float64]
 
@@ -70,7 +71,7 @@ class Collapse:
         shapes = _shapes(basis.members, window)
         log_final = float(np.mean(logs - weights @ shapes))
         count = len(basis.sizes)
-        which = f"{count} size{'s' if count > 1 else ''}" if count else "the reference"
+        which = count_of(count, "size") if count else "the reference"
         how = ", extrapolated in log N" if self.extrapolate and count > 1 else ""
         return Estimate(
             log_final,

@@ -1,4 +1,4 @@
-"""Which finished runs a forecast may rest on: not those that diverged or left their band."""
+"""Which finished runs a forecast may rest on: not those that diverged or left their band far."""
 
 from __future__ import annotations
 
@@ -29,9 +29,11 @@ def without_sick(curves: Sequence[Curve]) -> tuple[list[Curve], tuple[LeftOut, .
     """Return the curves less the finished ones that deviate, and those.
 
     They are scored once, all together (`planner.curves.score`): each is compared with the smallest
-    healthy runs of its band, so that the work grows with their number. What is undecidable stays;
-    and what deviates, without having diverged, where the others of its band are of fewer than two
-    sizes: they do not tell a sick run from what size does to a shape.
+    healthy runs of its band, so that the work grows with their number. What is undecidable stays.
+    So does what deviates, without having diverged, by less than a sick run does
+    (`planner.curves.verdict.HIDDEN`): it moves a forecast less than a size that is lost. And where
+    the others of its band are of fewer than two sizes: they do not tell a sick run from what size
+    does to a shape.
 
     Args:
         curves: Of one metric.
@@ -40,6 +42,7 @@ def without_sick(curves: Sequence[Curve]) -> tuple[list[Curve], tuple[LeftOut, .
     from planner.curves.bands import grouping
     from planner.curves.bins import bin_curves
     from planner.curves.score import score_binned
+    from planner.curves.verdict import HIDDEN
 
     finished = [curve for curve in curves if curve.finished and curve.steps.size]
     if not finished:
@@ -62,6 +65,7 @@ def without_sick(curves: Sequence[Curve]) -> tuple[list[Curve], tuple[LeftOut, .
         run.run: LeftOut(run.run, run.name, run.reason)
         for run in scored.deviating
         # what diverged was compared with nothing
-        if run.reference is None or len(sizes.get(run.band, ())) >= _LEAST_SIZES
+        if run.reference is None
+        or ((run.deviation or 0.0) >= HIDDEN and len(sizes.get(run.band, ())) >= _LEAST_SIZES)
     }
     return [curve for curve in curves if curve.facts.run not in sick], tuple(sick.values())

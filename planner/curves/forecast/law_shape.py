@@ -21,6 +21,7 @@ from planner.errors import LawError
 from planner.laws.law import Law
 from planner.laws.schedule import schedule_loss
 from planner.laws.surrogate import surrogate_curve
+from planner.units import count_of
 
 Float64 = NDArray[np.float64]
 
@@ -51,8 +52,8 @@ class LawShape:
             log_final,
             error,
             (),
-            f"the law {self.law.name!r} laid on the run's last fifth; it errs so on {len(errors)} "
-            "finished runs",
+            f"the law {self.law.name!r} laid on the run's last fifth; it errs so on "
+            f"{count_of(len(errors), 'finished run')}",
         )
 
     def _laid_on(self, prefix: Curve) -> float:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from planner.curves.curve import Curve, RunFacts
 from planner.curves.normalize import log_excess
 from planner.curves.schedule import Schedule
+from planner.units import count_of
 
 Float64 = NDArray[np.float64]
 
@@ -41,7 +42,7 @@ def last_fifth(prefix: Curve, *, least: int) -> tuple[Float64, Float64]:
     """
     times, logs = usable(prefix)
     if times.size < least:
-        raise UndecidableError(f"{times.size} points are logged, and {least} are needed")
+        raise UndecidableError(f"{count_of(times.size, 'point')} logged, and {least} are needed")
     first = min(int(np.searchsorted(times, WINDOW * times[-1] - 1e-12)), times.size - least)
     return times[first:], logs[first:]
 
