@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -143,13 +144,15 @@ def _print_forecasts(forecasts: Sequence[Forecast]) -> None:
         rows.append(row)
     print(f"{forecasts[0].metric}, intervals at {100 * forecasts[0].level:.10g}%")
     print_columns(header, rows)
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[Forecast]] = {}
     for f in forecasts:
         if not f.decided:
-            reasons.setdefault(f.why, []).append(f.name)
-    for why, which in reasons.items():
+            reasons.setdefault(re.sub(r"\d[\d.,]*", "#", f.why), []).append(f)
+    for which in reasons.values():
         more = f" and {len(which) - 1} more" if len(which) > 1 else ""
-        print(f"undecidable: {which[0]}{more}: {why}")
+        same = len({f.why for f in which}) == 1
+        why = which[0].why + ("" if same else " (the first of them)")
+        print(f"undecidable: {which[0].name}{more}: {why}")
 
 
 def _print_left_out(left_out: Sequence[LeftOut]) -> None:

@@ -77,12 +77,18 @@ def score_archive(
     if not 0.0 < alpha < 0.5:
         raise CurveError(f"got {alpha:g}, wanted above 0 and below 0.5", field="--alpha")
     by = grouping(group_by)
-    if reference is not None and metric is None:
-        metric = reference.metric
-    loader = Loader.open(archive, metric=metric, where=where, plans=plans, ended=ended)
-    if reference is not None and reference.metric not in (None, loader.metric):
-        given = "--laws" if isinstance(reference, LawReferences) else "--reference"
-        raise CurveError(f"is of {reference.metric}, wanted one of {loader.metric}", field=given)
+    given = "--laws" if isinstance(reference, LawReferences) else "--reference"
+    theirs = None if reference is None else reference.metric
+    try:
+        loader = Loader.open(
+            archive, metric=metric or theirs, where=where, plans=plans, ended=ended
+        )
+    except CurveError as error:
+        if metric is None and theirs is not None and error.field == "--metric":
+            raise CurveError(f"is of {theirs}: {error.message}", field=given) from None
+        raise
+    if theirs not in (None, loader.metric):
+        raise CurveError(f"is of {theirs}, wanted one of {loader.metric}", field=given)
     offset = reference.offset if reference is not None else 0.0
     parts = in_threads(
         lambda batch: bin_batch(batch, offset=offset), loader.batches(points=_POINTS_AT_A_TIME)

@@ -13,10 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from planner.archive import Archive
 from planner.cli.main import app
 from planner.curves import Curve, CurveError, Reference, declared_schedule
 from planner.curves.bands import grouping
 from planner.curves.bins import bin_curves
+from planner.curves.drawn import drawn_family
 from planner.curves.forecast.prefix import UndecidableError
 from planner.curves.law_choice import choose_laws
 from planner.curves.law_reference import LawReferences, stated_errors
@@ -25,7 +27,7 @@ from planner.curves.score import score_binned
 from planner.curves.scored import Scored
 from planner.curves.watch import assess
 from planner.fitting import write_laws
-from planner.laws import Law
+from planner.laws import Law, load_laws
 from planner.laws.law import FittedSchedule
 from planner.laws.surrogate import surrogate_curve
 from tests.curves.made import archived, curve
@@ -201,6 +203,13 @@ def test_watching_by_a_law() -> None:
     assert assess(run(noise=5e-3), laws).state == "quiet"
     assert assess(run(noise=5e-3, off=2 * ERROR), laws).state == "quiet"
     assert assess(run(noise=5e-3, extra=drift), laws).state == "alarm"
+    half = assess(run(noise=5e-3, until=0.5), laws).forecast
+    assert half is not None
+    assert half.low is not None
+    assert half.high is not None
+    assert half.final is not None
+    # the interval knows of the law's error
+    assert half.high - half.low > 2.0 * 1.64 * ERROR * half.final
     lost = run()
     found = assess(replace(lost, facts=replace(lost.facts, tau=None)), laws)
     assert found.state == "undecidable"
@@ -245,6 +254,16 @@ def test_score_by_a_law(tmp_path: Path, files: tuple[Path, Path]) -> None:
     assert loaded.stray(at) == pytest.approx(made.stray(at))
 
 
+def test_what_is_drawn_is_what_a_law_says(files: tuple[Path, Path]) -> None:
+    laws = LawReferences.choose(load_laws(files[1]), "surrogate")
+    family = drawn_family(Archive(files[0]), reference=laws)
+    (band,) = family.bands
+    assert band.reference == "law curves"
+    assert [run.verdict for run in band.runs] == ["healthy", "deviating", "healthy"]
+    assert all(run.judged.size for run in band.runs)
+    assert float(band.fraction[0]) >= 0.2
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -252,6 +271,7 @@ def test_score_by_a_law(tmp_path: Path, files: tuple[Path, Path]) -> None:
         (("--laws", "{laws}", "--reference", "x"), "say one"),
         (("--laws", "{laws}", "--law", "nothing"), "no law is called 'nothing'"),
         (("--laws", "no.yaml"), "no.yaml"),
+        (("--laws", "{laws}", "--law", "curves", "--where", "name=x"), "no run matches name=x"),
         (("--laws", "{laws}", "--law", "curves", "--metric", "eval/loss"), "eval/loss"),
     ],
 )
