@@ -230,6 +230,17 @@ def _digits(value: float, digits: int) -> str:
     return f"{value:.{max(0, digits - whole)}f}"
 
 
+def format_plain(value: float, digits: int = 3) -> str:
+    """Return a number to ``digits`` significant digits without an exponent: 168.3 -> "168"."""
+    text = f"{value:.{digits}g}"
+    return f"{Decimal(text):,f}" if "e" in text and 1e-6 < abs(value) < 1e15 else text
+
+
+def count_of(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a count with its noun: "1 run", "3,417 runs"."""
+    return f"{number:,} {noun if number == 1 else plural or noun + 's'}"
+
+
 def format_flops(value: float) -> str:
     """Return operations to three digits in exponent form: "1.47e20"."""
     mantissa, exponent = f"{value:.2e}".split("e")

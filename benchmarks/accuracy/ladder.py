@@ -12,7 +12,7 @@ from accuracy.section import Section, Table, Target
 from planner.archive import Archive, ingest, read_mapping
 from planner.curves import forecast as forecast_methods
 from planner.curves import load_curves
-from planner.curves.forecast import Forecast, Pool, forecast_run
+from planner.curves.forecast import Forecast, Pool, forecast_run, without_sick
 from planner.curves.forecast.simple import SizeLaw
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,7 +249,7 @@ def forecasts(place: Path, name: str, sets: list[str]) -> dict[str, dict[str, Fo
         curves = [c for batch in load_curves(archive, metric=metric) for c in batch]
         run = next(c for c in curves if c.facts.name == name)
         assert not run.finished, name
-        pool = Pool.of(curves)
+        pool = Pool.of(without_sick(curves)[0])
         found[evaluation] = {
             m: forecast_run(run, pool, level=LEVEL, method=m, methods=KNOWN) for m in METHODS
         }

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from planner.archive import Archive, ingest
 from planner.curves import Curve, load_curves
-from planner.curves.forecast import Pool
+from planner.curves.forecast import Pool, without_sick
 from planner.curves.select import judge
 
 METRIC = "eval/validation/loss"
@@ -245,7 +245,7 @@ def read(
     assert not any(c.finished for c in candidates)
     others = [c for c in curves if c not in candidates]
     assert all((c.facts.params or PARAMS) < LARGEST_HELPER for c in others)
-    return candidates, Pool.of(others)
+    return candidates, Pool.of(without_sick(others)[0])
 
 
 def cut_off(run: dict[str, Any], fraction: float) -> dict[str, Any]:

@@ -45,8 +45,15 @@ _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
 }
 SHORT = (
     "run", "name", "params", "tokens", "tpp", "tau", "lr", "metric", "final", "diverged_step",
-    "last_step", "points",
+    "last_step", "points", "total_steps",
 )  # fmt: skip
+
+
+def logged(last_step: int | None, total_steps: int | None) -> float | None:
+    """Return the fraction of training that a run logged; None where its length is not known."""
+    if last_step is None or not total_steps:
+        return None
+    return min(1.0, last_step / total_steps)
 
 
 def list_runs(
@@ -59,7 +66,7 @@ def list_runs(
     plans: Sequence[Plan] = (),
     parsed: bool = True,
 ) -> list[dict[str, Any]]:
-    """Return runs as records.
+    """Return runs as records; with all columns, each has ``logged`` too, as `logged` returns it.
 
     A run that is matched to a planned run has the plan's tau, unless its log or a person states
     one, and its TPP counts parameters as the plan does: what a log says of rate and decay may be
@@ -85,6 +92,9 @@ def list_runs(
         rows: list[dict[str, Any]] = table.to_pylist()
         if parsed:
             rows = [record(row) for row in rows]
+        if columns is None:
+            for row in rows:
+                row["logged"] = logged(row["last_step"], row["total_steps"])
         if planned is not None:
             for row, found in zip(rows, planned, strict=True):
                 row["planned"] = found
@@ -106,8 +116,10 @@ def run_lines(
     """
     with _uncollected():
         table, planned = _chosen(archive, where, sort, limit, None, plans)
-    for number, line in enumerate(json_lines(table, JSON_FIELDS)):
-        more = "" if planned is None else f', "planned": {json.dumps(planned[number])}'
+    steps = zip(table["last_step"].to_pylist(), table["total_steps"].to_pylist(), strict=True)
+    for number, (line, known) in enumerate(zip(json_lines(table, JSON_FIELDS), steps, strict=True)):
+        more = f', "logged": {json.dumps(logged(*known))}'
+        more += "" if planned is None else f', "planned": {json.dumps(planned[number])}'
         yield f"{{{line}{more}}}"
 
 

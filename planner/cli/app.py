@@ -52,6 +52,14 @@ ReferenceOption = Annotated[
     str | None,
     typer.Option("--reference", help="Compare with this reference; - is standard input."),
 ]
+LawsOption = Annotated[
+    str | None,
+    typer.Option("--laws", help="Compare with a curve law of this file, as planner fit writes it."),
+]
+LawOption = Annotated[
+    str | None,
+    typer.Option("--law", help="Which: surrogate, schedule, or a name or pattern of names."),
+]
 AlphaOption = Annotated[
     float, typer.Option("--alpha", help="Chance of calling a healthy run deviating.")
 ]
@@ -113,6 +121,31 @@ def read_plans(names: list[str]) -> list[Any]:
     from planner.plan import read_plan
 
     return [read_plan(name) for name in names]
+
+
+def given_reference(reference: str | None, laws: str | None, law: str | None) -> Any:
+    """Return what --reference, --laws and --law say: a reference, references by laws, or None.
+
+    Raises:
+        CurveError: They do not go together, or a file holds nothing of the kind.
+        LawError: The laws file cannot be read.
+    """
+    if reference is None and laws is None and law is None:
+        return None
+    from planner.curves import CurveError, Reference
+    from planner.curves.law_reference import LawReferences
+    from planner.laws import load_laws
+
+    if laws is None:
+        if law is not None:
+            raise CurveError("says which law of a file: needs --laws", field="--law")
+        return Reference.load(reference or "-")
+    if reference is not None:
+        raise CurveError("runs are compared with a reference or with laws: say one", field="--laws")
+    try:
+        return LawReferences.choose(load_laws(laws), law)
+    except CurveError as error:
+        raise CurveError(error.message, file=laws, field=error.field) from None
 
 
 def print_json(value: Any) -> None:

@@ -7,7 +7,8 @@ import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from planner.units import format_count
+from planner.archive.listing import logged
+from planner.units import count_of, format_count, format_plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -48,17 +49,20 @@ def progress_bar(*, quiet: bool) -> Iterator[Progress | None]:
 
 def print_report(report: Report, archive: str) -> None:
     """Print what an ingest did; what could not be read goes to standard error."""
-    parts = [f"{len(report.added):,} runs added"]
+    parts = [f"{count_of(len(report.added), 'run')} added"]
     if report.replaced:
         parts.append(f"{len(report.replaced):,} read again")
     if report.unchanged:
         parts.append(f"{report.unchanged:,} unchanged")
-    print(f"{archive}: {', '.join(parts)}; {report.points:,} points from {report.files:,} files")
+    print(
+        f"{archive}: {', '.join(parts)}; {count_of(report.points, 'point')} from "
+        f"{count_of(report.files, 'file')}"
+    )
     if report.plans:
-        print(f"{report.plans:,} plans are kept beside the runs")
+        print(f"kept beside the runs: {count_of(report.plans, 'plan')}")
     if report.skipped:
         count = len(report.skipped)
-        print(f"{count:,} files are no logs; planner inspect says why")
+        print(f"{count_of(count, 'file')} skipped as no log; planner inspect says why")
     _print_failed(report.failed)
 
 
@@ -72,8 +76,9 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
         "TPP",
         "tau",
         "lr",
-        "final loss",
+        "last loss",
         "last step",
+        "logged",
     )
     planned = bool(runs) and "planned" in runs[0]
     if planned:
@@ -86,11 +91,12 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
                 run["name"],
                 _text(run["params"], format_count),
                 _text(run["tokens"], format_count),
-                _text(run["tpp"], "{:.4g}".format),
-                _text(run["tau"], "{:.3g}".format),
+                _text(run["tpp"], lambda value: format_plain(value, 4)),
+                _text(run["tau"], format_plain),
                 _text(run["lr"], "{:.3g}".format),
                 _final(run),
                 _text(run["last_step"], str),
+                _logged(run),
                 *((_text(run["planned"], lambda p: f"{p['run']} ({p['by']})"),) if planned else ()),
             )
         )
@@ -164,8 +170,8 @@ def print_inspection(found: Inspected) -> None:
             last = "none" if series["last"] is None else f"{series['last']:.6g}"
             lost = f", {series['nonfinite']} not finite" if series["nonfinite"] else ""
             print(
-                f"  {series['name']}: {series['points']:,} points, steps {series['first_step']:,} "
-                f"to {series['last_step']:,}, last {last}{lost}"
+                f"  {series['name']}: {count_of(series['points'], 'point')}, "
+                f"steps {series['first_step']:,} to {series['last_step']:,}, last {last}{lost}"
             )
         if len(row["series"]) > _SHOWN:
             print(f"  and {len(row['series']) - _SHOWN} more series")
@@ -173,7 +179,9 @@ def print_inspection(found: Inspected) -> None:
         if item.status in ("skipped", "beside", "plan"):
             print(f"not read: {_printable(item.source.name)}: {item.reason}")
     logs = sum(item.status == "log" for item in found.surveyed)
-    print(f"{len(found.runs):,} runs in {logs:,} of {len(found.surveyed):,} files")
+    print(
+        f"{count_of(len(found.runs), 'run')} in {logs:,} of {count_of(len(found.surveyed), 'file')}"
+    )
     _print_failed(found.failed)
 
 
@@ -192,6 +200,14 @@ def _final(run: dict[str, Any]) -> str:
     if run["diverged_step"] is not None:
         return f"diverged at step {run['diverged_step']}"
     return _text(run["final"], "{:.4f}".format)
+
+
+def _logged(run: dict[str, Any]) -> str:
+    """Return how much of its training a run logged: only of a whole run the last loss is final."""
+    found = logged(run["last_step"], run["total_steps"])
+    if found is None:
+        return "?"
+    return f"{found:.0%}" if found >= 0.995 or found < 0.985 else f"{found:.1%}"
 
 
 def _short(value: float) -> str:

@@ -8,6 +8,7 @@ from rich import box
 from rich.table import Table
 
 from planner.cli.tables import console
+from planner.units import count_of
 
 
 def print_coordinates(document: dict[str, Any]) -> None:
@@ -15,8 +16,9 @@ def print_coordinates(document: dict[str, Any]) -> None:
     out = console()
     points = document["points"]
     out.print(
-        f"{document['parametrization']}, {document['steps']} updates at the peak learning rate, "
-        f"{document['seeds']} seeds; root mean squares after them"
+        f"{document['parametrization']}, {count_of(document['steps'], 'update')} "
+        "at the peak learning rate, "
+        f"{count_of(document['seeds'], 'seed')}; root mean squares after them"
     )
     for axis, spread in document["spread"].items():
         rows = [point for point in points if point["axis"] == axis]
@@ -45,8 +47,8 @@ def print_transfer(document: dict[str, Any]) -> None:
     """Print a transfer check: the final loss by learning rate and width, and the verdict."""
     out = console()
     out.print(
-        f"{document['parametrization']}, runs of {document['steps']} updates, "
-        f"{document['seeds']} seeds; final loss"
+        f"{document['parametrization']}, runs of {count_of(document['steps'], 'update')}, "
+        f"{count_of(document['seeds'], 'seed')}; final loss"
     )
     best = document["best"]
     table = Table(box=box.SIMPLE_HEAD)

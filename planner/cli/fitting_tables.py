@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from planner.cli.tables import console, print_warnings
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,7 +48,7 @@ def _print_fit(fit: Fit, out: object) -> None:
     out.print(table)
     if law.fitted_range:
         ranges = ", ".join(f"{key} {a:.4g} to {b:.4g}" for key, (a, b) in law.fitted_range.items())
-        out.print(Text(f"fitted on {fit.runs} runs: {ranges}"))
+        out.print(Text(f"fitted on {count_of(fit.runs, 'run')}: {ranges}"))
     out.print(Text(f"mean absolute residual {_error(fit.error, fit.unit)}"))
     for left in fit.left_out:
         oracle = (

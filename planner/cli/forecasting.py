@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -19,8 +20,10 @@ from planner.cli.app import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from planner.curves.forecast import Forecast
+    from planner.curves.forecast import Forecast, LeftOut
     from planner.curves.select import Sweep
+
+_LISTED = 5
 
 MethodOption = Annotated[
     str, typer.Option("--method", help="How; auto: what does best on finished runs.")
@@ -60,17 +63,18 @@ def forecast(
     json: Json = False,
 ) -> None:
     """Forecast the final loss of runs, with an interval, from what they logged so far."""
+    from dataclasses import asdict
     from pathlib import Path
 
     from planner.archive import Archive
     from planner.curves import Reference
-    from planner.curves.forecast import forecast_runs
+    from planner.curves.forecast import forecast_archive
     from planner.laws import load_laws
 
     asked: list[str] | Reference = reference or []
     if reference and len(reference) == 1 and (reference[0] == "-" or Path(reference[0]).is_file()):
         asked = Reference.load(reference[0])
-    found = forecast_runs(
+    found = forecast_archive(
         Archive(archive),
         runs or (),
         at=at,
@@ -83,11 +87,16 @@ def forecast(
     )
     if json:
         print_json(
-            {"schema": "planner.forecast/1", "forecasts": [_forecast_record(f) for f in found]}
+            {
+                "schema": "planner.forecast/1",
+                "forecasts": [_forecast_record(f) for f in found.runs],
+                "left_out": [asdict(run) for run in found.left_out],
+            }
         )
     else:
-        _print_forecasts(found)
-    if strict and not all(f.decided for f in found):
+        _print_forecasts(found.runs)
+        _print_left_out(found.left_out)
+    if strict and not all(f.decided for f in found.runs):
         raise typer.Exit(1)
 
 
@@ -135,13 +144,23 @@ def _print_forecasts(forecasts: Sequence[Forecast]) -> None:
         rows.append(row)
     print(f"{forecasts[0].metric}, intervals at {100 * forecasts[0].level:.10g}%")
     print_columns(header, rows)
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, list[Forecast]] = {}
     for f in forecasts:
         if not f.decided:
-            reasons.setdefault(f.why, []).append(f.name)
-    for why, which in reasons.items():
+            reasons.setdefault(re.sub(r"\d[\d.,]*", "#", f.why), []).append(f)
+    for which in reasons.values():
         more = f" and {len(which) - 1} more" if len(which) > 1 else ""
-        print(f"undecidable: {which[0]}{more}: {why}")
+        same = len({f.why for f in which}) == 1
+        why = which[0].why + ("" if same else " (the first of them)")
+        print(f"undecidable: {which[0].name}{more}: {why}")
+
+
+def _print_left_out(left_out: Sequence[LeftOut]) -> None:
+    """Say which finished runs nothing rests on."""
+    for run in left_out[:_LISTED]:
+        print(f"not relied on: {run.name}, which deviates: {run.reason}")
+    if len(left_out) > _LISTED:
+        print(f"not relied on: {len(left_out) - _LISTED:,} more that deviate (planner score)")
 
 
 def _loss(value: float | None) -> str:
@@ -185,6 +204,7 @@ def select(
         print_json({"schema": "planner.select/1", "sweeps": [asdict(s) for s in sweeps]})
     else:
         _print_sweeps(sweeps)
+        _print_left_out(sweeps[0].left_out if sweeps else ())
     stop = any(c.verdict == "stop" for s in sweeps for c in s.candidates)
     if stop or (strict and any(s.method == "undecidable" for s in sweeps)):
         raise typer.Exit(1)

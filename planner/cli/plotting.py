@@ -10,14 +10,18 @@ from planner.cli.app import (
     AlphaOption,
     ArchiveFolder,
     Json,
+    LawOption,
+    LawsOption,
     MetricOption,
     PlanOption,
     ReferenceOption,
     WhereOption,
+    given_reference,
     print_json,
     read_plans,
     verb,
 )
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from planner.curves.drawn import DrawnFamily
@@ -38,6 +42,8 @@ def plot(
         str | None, typer.Option("--group-by", help="What makes runs comparable, as for score.")
     ] = None,
     reference: ReferenceOption = None,
+    laws: LawsOption = None,
+    law: LawOption = None,
     alpha: AlphaOption = 0.01,
     json: Json = False,
 ) -> None:
@@ -46,7 +52,6 @@ def plot(
 
     check_picture(output)
     from planner.archive import Archive
-    from planner.curves import Reference
     from planner.curves.drawn import drawn_family
 
     family = drawn_family(
@@ -55,7 +60,7 @@ def plot(
         where=where or (),
         plans=read_plans(plan or []),
         group_by=group_by,
-        reference=None if reference is None else Reference.load(reference),
+        reference=given_reference(reference, laws, law),
         alpha=alpha,
     )
     document = _document(family)
@@ -100,9 +105,11 @@ def _say(family: DrawnFamily, output: str) -> None:
     for band in drawn:
         called = sum(run.verdict == "deviating" for run in band.runs)
         more = f", {called} deviating" if called else ""
-        print(f"  {band.label}: {len(band.runs)} runs{more}; reference {band.reference}")
+        print(
+            f"  {band.label}: {count_of(len(band.runs), 'run')}{more}; reference {band.reference}"
+        )
     for band in family.bands[MOST_BANDS:]:
-        print(f"  not drawn: {band.label}, {len(band.runs)} runs (--where chooses)")
+        print(f"  not drawn: {band.label}, {count_of(len(band.runs), 'run')} (--where chooses)")
     for name, why in list(family.left_out.items())[:_LISTED]:
         print(f"  not drawn: {name}: {why}")
     if len(family.left_out) > _LISTED:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from planner.units import format_count
+from planner.units import count_of, format_count
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 _LISTED = 40  # runs of a band that are listed one by one
 _NAME = 44
+_SHARED = 3  # a reason that so many runs share is said once
+_NUMBER = re.compile(r"\d[\d.,]*|\([^()]*\)")
 
 
 def print_scores_json(scored: Scored) -> None:
@@ -83,19 +86,17 @@ def print_scores(scored: Scored) -> None:
     by_band: dict[str, list[RunScore]] = {}
     for run in scored.runs:
         by_band.setdefault(run.band, []).append(run)
+    shared = _shared_reasons(scored.runs)
+    numbers = {run: i for i, (_, runs) in enumerate(shared, 1) for run in runs}
     alone = []
     for band in scored.bands:
         runs = by_band.get(band.label, [])
         if len(runs) == 1 and len(scored.bands) > 5 and runs[0].verdict == "undecidable":
             alone.append(runs[0])
             continue
-        _print_band(scored, band, runs, shown)
+        _print_band(scored, band, runs, shown, numbers)
     if alone:
-        reasons = Counter(run.reason for run in alone)
-        print(f"{len(alone):,} runs are alone in their bands, and undecidable:")
-        for reason, count in reasons.most_common(5):
-            print(f"  {count:,}: {reason}")
-        print()
+        print(f"alone in their bands, and undecidable: {count_of(len(alone), 'run')}\n")
     apart = [o for o in scored.outsiders if o.reasons and "its log differs" in o.reasons[0]]
     if apart:
         print("will not collapse, because the logs differ from the plan:")
@@ -108,13 +109,19 @@ def print_scores(scored: Scored) -> None:
         print(f"hard batches, outliers that several runs share: steps {steps}{more}\n")
     counts = Counter(run.verdict for run in scored.runs)
     parts = [f"{counts[v]:,} {v}" for v in ("deviating", "healthy", "undecidable") if counts[v]]
-    print(f"{scored.metric}, {len(scored.runs):,} runs: {', '.join(parts)}")
+    print(f"{scored.metric}, {count_of(len(scored.runs), 'run')}: {', '.join(parts)}")
+    for i, (reason, those) in enumerate(shared, 1):
+        print(f"  [{i}] {count_of(len(those), 'run')} undecidable: {reason}")
     if scored.alone is not None:
         print(_advice(scored.alone))
 
 
 def _advice(alone: Alone) -> str:
-    text = f"{alone.runs:,} runs have no other of their TPP, tau and schedule to be compared with"
+    have = "has" if alone.runs == 1 else "have"
+    text = (
+        f"{count_of(alone.runs, 'run')} {have} no other of the same TPP, tau and schedule to be "
+        "compared with"
+    )
     if alone.group_by is None:
         return text
     return (
@@ -124,15 +131,20 @@ def _advice(alone: Alone) -> str:
 
 
 def _print_band(
-    scored: Scored, band: Band, runs: Sequence[RunScore], shown: dict[str, str]
+    scored: Scored,
+    band: Band,
+    runs: Sequence[RunScore],
+    shown: dict[str, str],
+    numbers: dict[str, int],
 ) -> None:
-    print(f"{band.label}: {len(runs):,} run{'s' if len(runs) != 1 else ''}")
+    print(f"{band.label}: {count_of(len(runs), 'run')}")
     reference = scored.references.get(band.label)
     if reference is not None:
         sizes = reference.sizes
         text = ", ".join(format_count(size) for size in sizes) or "size unknown"
         print(f"  reference: {reference.name if reference.source != 'runs' else text}", end="")
-        print(f" ({len(reference.members)} runs)" if reference.source == "runs" else "")
+        of = count_of(len(reference.members), "run")
+        print(f" ({of})" if reference.source == "runs" else "")
     quality = scored.collapse.get(band.label)
     if quality is not None:
         interval = "" if quality.low is None else f" ({quality.low:.2%} to {quality.high:.2%})"
@@ -155,7 +167,7 @@ def _print_band(
                 "" if run.deviation is None else f"{sign}{run.deviation:.2%}",
                 "" if run.allowed is None else f"{run.allowed:.2%}",
                 run.verdict if run.since is None else f"{run.verdict} since {run.since:.0%}",
-                _why(run),
+                f"[{numbers[run.run]}]" if run.run in numbers else _why(run),
             )
         )
     if listed:
@@ -166,6 +178,25 @@ def _print_band(
         more = ", ".join(f"{n:,} {v}" for v, n in sorted(counts.items()) if v != "deviating")
         print(f"  and {more}" if more else f"  and {left:,} more")
     print()
+
+
+def _shared_reasons(runs: Sequence[RunScore]) -> list[tuple[str, list[str]]]:
+    """Return the reasons that several undecidable runs share, numbers aside, and whose they are.
+
+    Said once below the tables; where the numbers differ, with those of the first run.
+    """
+    groups: dict[str, list[RunScore]] = {}
+    for run in runs:
+        if run.verdict == "undecidable":
+            groups.setdefault(_NUMBER.sub("#", run.reason), []).append(run)
+    found = []
+    for group in groups.values():
+        if len(group) < _SHARED:
+            continue
+        same = len({run.reason for run in group}) == 1
+        reason = group[0].reason + ("" if same else " (the first of them)")
+        found.append((reason, [run.run for run in group]))
+    return sorted(found, key=lambda one: -len(one[1]))
 
 
 def _why(run: RunScore) -> str:

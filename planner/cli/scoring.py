@@ -12,10 +12,13 @@ from planner.cli.app import (
     AlphaOption,
     ArchiveFolder,
     Json,
+    LawOption,
+    LawsOption,
     MetricOption,
     PlanOption,
     ReferenceOption,
     WhereOption,
+    given_reference,
     read_plans,
     verb,
 )
@@ -38,6 +41,8 @@ def score(
         ),
     ] = None,
     reference: ReferenceOption = None,
+    laws: LawsOption = None,
+    law: LawOption = None,
     alpha: AlphaOption = 0.01,
     ended: Annotated[
         bool,
@@ -59,7 +64,7 @@ def score(
     """Compare runs with their family; exit code 1 if one deviates."""
     from planner.archive import Archive
     from planner.cli.score_tables import print_scores, print_scores_json
-    from planner.curves import CurveError, Reference
+    from planner.curves import CurveError
     from planner.curves.load import load_curves
     from planner.curves.points import with_points
     from planner.curves.reference_file import dump_reference
@@ -79,7 +84,7 @@ def score(
         where=where or [],
         plans=plans,
         group_by=group_by,
-        reference=None if reference is None else Reference.load(reference),
+        reference=given_reference(reference, laws, law),
         alpha=alpha,
         ended=ended,
     )

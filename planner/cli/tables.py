@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from planner.units import format_bytes, format_count, format_flops
+from planner.units import count_of, format_bytes, format_count, format_flops
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -243,8 +243,8 @@ def print_bundle(bundle: Bundle, checks: Sequence[Check]) -> None:
     out = console()
     written = bundle.written
     out.print(
-        f"{bundle.rendered.target}: {len(bundle.rendered.jobs)} jobs, "
-        f"{len(bundle.rendered.files)} files in {bundle.folder} "
+        f"{bundle.rendered.target}: {count_of(len(bundle.rendered.jobs), 'job')}, "
+        f"{count_of(len(bundle.rendered.files), 'file')} in {bundle.folder} "
         f"({len(written.changed)} written, {len(written.unchanged)} unchanged, "
         f"{len(written.removed)} removed)",
         soft_wrap=True,

@@ -13,6 +13,7 @@ from planner.cli.app import (
     verb,
 )
 from planner.errors import UnitError
+from planner.units import count_of
 
 
 @verb
@@ -64,10 +65,10 @@ def prepare(
         return
     print(
         f"{about.source}: {about.train:,} training and {about.validation:,} held-out tokens of "
-        f"{about.documents:,} files, vocabulary {about.vocab_size:,}"
+        f"{count_of(about.documents, 'file')}, vocabulary {about.vocab_size:,}"
     )
     if made.skipped:
-        print(f"left out {made.skipped:,} files that are not UTF-8 text")
+        print(f"left out, as not UTF-8 text: {count_of(made.skipped, 'file')}")
     print(f"wrote {output}")
 
 

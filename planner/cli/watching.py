@@ -10,10 +10,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.app import Json, MappingOption, print_json, read_plans, verb
+from planner.cli.app import (
+    Json,
+    LawOption,
+    LawsOption,
+    MappingOption,
+    given_reference,
+    print_json,
+    read_plans,
+    verb,
+)
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from planner.curves import Curve, Reference
+    from planner.curves.law_reference import LawReferences
     from planner.curves.watch import Assessment, Follower, Hook
 
 _LONGEST_NOTE = 300
@@ -28,6 +39,8 @@ def watch(
         str | None,
         typer.Option("--reference", help="Reference file; without one, no drift is looked for."),
     ] = None,
+    laws: LawsOption = None,
+    law: LawOption = None,
     metric: Annotated[
         str | None,
         typer.Option("--metric", help="Series; that of the reference, else the train loss."),
@@ -71,7 +84,7 @@ def watch(
     json: Json = False,
 ) -> None:
     """Watch a run while it trains; exit code 1 at an alarm."""
-    from planner.curves import CurveError, Reference
+    from planner.curves import CurveError
     from planner.curves.watch import Follower, Told, assess, command_hook
     from planner.curves.watch import webhook as web_hook
     from planner.units import parse_count
@@ -90,7 +103,7 @@ def watch(
         raise CurveError("needs --once", field="--json")
     hooks = [command_hook(text) for text in command or []]
     hooks += [web_hook(text) for text in webhook or []]
-    known: Reference | None = None if reference is None else Reference.load(reference)
+    known: Reference | LawReferences | None = given_reference(reference, laws, law)
     told = Told(
         metric or (known.metric if known else None),
         run,
@@ -220,7 +233,7 @@ def _tell(hooks: list[Hook], found: Assessment) -> None:
     for hook in hooks:
         told = tell(hook, found.document())
         if told.error:
-            _note(f"{told.hook}: {told.error} ({told.attempts} attempts)")
+            _note(f"{told.hook}: {told.error} ({count_of(told.attempts, 'attempt')})")
 
 
 def _note(text: str) -> None:

@@ -8,6 +8,8 @@ import numpy as np
 
 from planner.curves.bands import Band
 from planner.curves.bins import Binned
+from planner.curves.forecast.prefix import UndecidableError
+from planner.curves.law_reference import LawReferences
 from planner.curves.member import Member, make_member, schedule_kinks
 from planner.curves.reference import Reference
 from planner.curves.residual import LEAST_POINTS, residuals
@@ -60,6 +62,27 @@ def make_reference(
     return None
 
 
+_NO_HORIZON = (
+    "the log does not tell how many steps the whole run has; tell it at ingest, or say --ended if "
+    "all such runs are over"
+)
+
+
+def by_law(
+    laws: LawReferences, binned: Binned, row: int, metric: str
+) -> tuple[Reference | None, str]:
+    """Return what a law says that a run should look like, or why it says nothing."""
+    if np.isnan(binned.horizon[row]):
+        return None, _NO_HORIZON
+    try:
+        found = laws.of(
+            binned.facts[row], binned.schedules[row], float(binned.horizon[row]), metric
+        )
+    except UndecidableError as error:
+        return None, str(error)
+    return found, ""
+
+
 def comparable(
     binned: Binned,
     row: int,
@@ -70,10 +93,7 @@ def comparable(
 ) -> tuple[Reference | None, str]:
     """Return what a run is compared with, or why with nothing."""
     if np.isnan(binned.horizon[row]):
-        return None, (
-            "the log does not tell how many steps the whole run has; tell it at ingest, or say "
-            "--ended if all such runs are over"
-        )
+        return None, _NO_HORIZON
     if band.unknown and not trusted and not given:
         *most, last = (name.replace("tpp", "TPP") for name in band.unknown)
         names = f"{', '.join(most)} and {last}" if most else last

@@ -13,6 +13,7 @@ from planner.curves.errors import CurveError
 from planner.curves.reference import TAU_TOLERANCE, TPP_TOLERANCE
 from planner.curves.schedule import Schedule
 from planner.errors import did_you_mean
+from planner.units import format_plain
 
 # Largest difference of two schedules of one shape, in shares of the peak rate.
 SCHEDULE_TOLERANCE = 0.05
@@ -159,14 +160,14 @@ def _column(
     values = [getattr(f, name) for f in facts]
     if name in ("tpp", "tau"):
         tolerance = TPP_TOLERANCE if name == "tpp" else TAU_TOLERANCE
-        unit = "{:.3g} TPP" if name == "tpp" else "tau {:.2g}"
+        unit = ("{} TPP", 3) if name == "tpp" else ("tau {}", 2)
         labels = _clusters(values, tolerance, unit)
         return [(text or f"{name} unknown", bool(text)) for text in labels]
     shown = f"{name} {{}}"
     return [(f"{name} unknown", False) if v is None else (shown.format(v), True) for v in values]
 
 
-def _clusters(values: Sequence[float | None], tolerance: float, unit: str) -> list[str]:
+def _clusters(values: Sequence[float | None], tolerance: float, unit: tuple[str, int]) -> list[str]:
     """Return a label for each value: neighbours are split at the widest gaps.
 
     A cluster spans no more than the tolerance; one that does is cut at its widest gap, so that
@@ -182,7 +183,7 @@ def _clusters(values: Sequence[float | None], tolerance: float, unit: str) -> li
             cut = int(np.argmax(gaps)) + 1
             waiting += [part[:cut], part[cut:]]
             continue
-        label = unit.format(float(np.sqrt(part[0] * part[-1])))
+        label = unit[0].format(format_plain(float(np.sqrt(part[0] * part[-1])), unit[1]))
         found.update(dict.fromkeys(part, label))
     return ["" if v is None or v <= 0 else found[float(v)] for v in values]
 

@@ -32,6 +32,7 @@ from planner.curves.reference import Reference
 from planner.curves.schedule import Schedule, declared_schedule
 from planner.curves.verdict import Cause
 from planner.laws.surrogate import EPS2
+from planner.units import format_plain
 
 Float64 = NDArray[np.float64]
 
@@ -134,7 +135,9 @@ class _Fits:
         self.deviations, self.t = deviations, t
         residual, curve = deviations.residual[rows], deviations.curve[rows]
         usable = np.isfinite(residual) & np.isfinite(curve) & (t >= _FROM)
+        stray = np.array([np.nan_to_num(deviations.references[row].stray(t)) for row in rows])
         spread = deviations.noise[rows, None] ** 2 + (_SHAPE * np.nan_to_num(curve)) ** 2
+        spread = spread + stray**2
         self.weight = np.where(usable, 1.0 / np.maximum(spread, 1e-12), 0.0)
         self.y = np.where(usable, residual, 0.0)
         self.points = np.count_nonzero(usable, axis=1)
@@ -300,7 +303,8 @@ def _known(
         if got and wanted:
             ratio = abs(math.log(got / wanted))
             if ratio > math.log(1.2):
-                text = f"its log implies {name} {got:.3g}, the reference has {wanted:.3g}"
+                theirs = format_plain(wanted)
+                text = f"its log implies {name} {format_plain(got)}, the reference has {theirs}"
                 found[cause] = (_DIFFERS, text)
             else:
                 found[cause] = (_EQUAL, "")

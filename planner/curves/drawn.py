@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.curves.band_reference import by_law
 from planner.curves.bands import grouping
 from planner.curves.bins import STRETCHES, Binned, bin_batch, join
 from planner.curves.errors import CurveError
+from planner.curves.law_reference import LawReferences
 from planner.curves.load import Loader
 from planner.curves.normalize import final_level
 from planner.curves.reference import Reference
@@ -110,7 +112,7 @@ def drawn_family(
     where: Sequence[str] = (),
     plans: Sequence[Plan] = (),
     group_by: str | None = None,
-    reference: Reference | None = None,
+    reference: Reference | LawReferences | None = None,
     alpha: float = 0.01,
 ) -> DrawnFamily:
     """Return the curves of an archive's runs and what the score says of them.
@@ -121,7 +123,7 @@ def drawn_family(
         where: Conditions, as for `planner.archive.list_runs`.
         plans: What the runs were meant to be.
         group_by: Fields that make a band.
-        reference: Compare with this; else each band has its own.
+        reference: Compare with this, or with what laws say; else each band has its own.
         alpha: Probability of calling a healthy run deviating.
 
     Raises:
@@ -155,7 +157,10 @@ def drawn_family(
             continue
         runs = []
         for row, score in zip(band.rows, of, strict=True):
-            drawn = _drawn(binned, row, score, made, alpha)
+            against = made.without(score.run)
+            if isinstance(reference, LawReferences):
+                against, _ = by_law(reference, binned, row, loader.metric)
+            drawn = _drawn(binned, row, score, against, alpha)
             if drawn is None:
                 left_out[score.name] = score.reason
             else:
@@ -189,7 +194,7 @@ def _band(label: str, made: Reference, runs: tuple[DrawnRun, ...]) -> DrawnBand:
 
 
 def _drawn(
-    binned: Binned, row: int, score: RunScore, made: Reference, alpha: float
+    binned: Binned, row: int, score: RunScore, against: Reference | None, alpha: float
 ) -> DrawnRun | None:
     """Return what is drawn of a run; None if nothing can be."""
     mean, time, known = (column[0] for column in binned.rows(np.array([row])))
@@ -197,14 +202,13 @@ def _drawn(
         return None
     divisor = np.nan
     judged = residual = allowed = np.zeros(0)
-    against = made.without(score.run)
     if score.reference is not None and against is not None:
         found = residuals(binned, np.array([row]), [against], alpha=alpha)
         some = np.isfinite(found.smooth[0]) & np.isfinite(found.allowed[0])
         judged, residual, allowed = (
             column[0][some] for column in (found.time, found.smooth, found.allowed)
         )
-        divisor = float(np.log(found.divisor[0] - made.offset))
+        divisor = float(np.log(found.divisor[0] - against.offset))
     if binned.finished[row] and (score.verdict != "deviating" or not np.isfinite(divisor)):
         divisor, _ = final_level(time[known], mean[known])
     if not np.isfinite(divisor):

@@ -20,6 +20,7 @@ from planner.curves.bands import Band
 from planner.curves.bins import Binned
 from planner.curves.noise import long_run_noise
 from planner.curves.reference import TAU_TOLERANCE, TPP_TOLERANCE, Reference
+from planner.units import format_plain
 
 if TYPE_CHECKING:
     from planner.curves.curve import RunFacts
@@ -262,7 +263,9 @@ def _difference(run: RunFacts, band: Band, shared: Sequence[Band]) -> list[str]:
         (run.tau, nearest.tau, TAU_TOLERANCE, "tau"),
     ):
         if got and wanted and abs(np.log(got / wanted)) > np.log1p(tolerance) / 2:
-            reasons.append(f"{name} {got:.3g}, the nearest band has {wanted:.3g}")
+            reasons.append(
+                f"{name} {format_plain(got)}, the nearest band has {format_plain(wanted)}"
+            )
     own, theirs = (b.label.rpartition(", ")[2] for b in (band, nearest))
     if own != theirs:
         reasons.append(f"schedule: {own}, the nearest band has {theirs}")

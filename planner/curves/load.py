@@ -47,6 +47,15 @@ def choose_metric(records: Sequence[dict[str, Any]], asked: str | None = None) -
     )
 
 
+def no_run(where: Sequence[str]) -> CurveError:
+    """Return what to raise where no run fulfils some conditions."""
+    if not where:
+        return CurveError("there are no runs")
+    return CurveError(
+        f"no run matches {' and '.join(where)}; planner runs lists them", field="--where"
+    )
+
+
 def choose_series(names: Collection[str], asked: str | None = None) -> str:
     """Return the series that curves are made of, of the names that were logged.
 
@@ -107,6 +116,8 @@ class Loader:
     ) -> Loader:
         """Read the facts of runs and choose the metric; arguments as for `load_curves`."""
         records = list_runs(archive, where=where, columns=_FIELDS, plans=plans)
+        if not records:
+            raise no_run(where)
         chosen = None if not where else {record["run"] for record in records}
         name = choose_series(_logged(archive, chosen), metric)
         known = {run.digest: run for plan in (*archive.plans(), *plans) for run in plan.runs}

@@ -119,7 +119,8 @@ class Reference:
         schedule: Schedule | None,
         tau: float | None,
         tpp: float | None,
-        error: float = 0.0,
+        error: float | Float64 = 0.0,
+        params: int | None = None,
     ) -> Reference:
         """Take a curve from a function, such as the surrogate at a schedule, tau and TPP.
 
@@ -130,7 +131,10 @@ class Reference:
             schedule: The schedule that it holds for.
             tau: The AdamW timescale that it holds for.
             tpp: The tokens per parameter that it holds for.
-            error: Standard error of the normalized curve, as a share of it.
+            error: Standard error of the normalized curve, as a share of it; one number, or one for
+                each fraction of `planner.curves.member.GRID`, not-a-number where the curve is not
+                to be used, which is from the start only.
+            params: The N that it holds for, if of one.
 
         Raises:
             CurveError: The function is not positive and finite over training.
@@ -139,7 +143,9 @@ class Reference:
         if values.shape != GRID.shape or not np.all((values > 0) & np.isfinite(values)):
             raise CurveError(f"the {source} is not positive and finite over the whole of training")
         shape = np.log(values / values[-1])
-        member = Member(source, source, None, 1.0, shape, np.full(GRID.size, float(error)), 0.0)
+        errors = np.broadcast_to(np.asarray(error, np.float64), GRID.shape).copy()
+        shape = np.where(np.isfinite(errors), shape, np.nan)
+        member = Member(source, source, params, 1.0, shape, errors, 0.0)
         return cls(metric, (member,), source, schedule, tau, tpp)
 
     @cached_property
@@ -152,6 +158,19 @@ class Reference:
         """The fraction of training from which on it is known."""
         first = [int(np.argmax(np.isfinite(m.shape))) for m in self.members]
         return float(GRID[max(first)])
+
+    def stray(self, fraction: ArrayLike) -> Float64:
+        """Return the standard error of a curve that is no run's; 0 for one made of runs.
+
+        Args:
+            fraction: Fractions of training, any shape.
+
+        Returns:
+            Relative, of the shape of ``fraction``; not-a-number before `start`.
+        """
+        if self.source == "runs":
+            return np.zeros(np.shape(fraction))
+        return self.wander(fraction)
 
     @property
     def name(self) -> str:

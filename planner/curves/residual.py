@@ -8,7 +8,7 @@ leaves open.
 
 A residual counts as a deviation when it is beyond what noise and size explain together::
 
-    |residual| > z sqrt(own noise^2 + divisor^2 + reference^2) + 2 |drift|
+    |residual| > sqrt(z^2 (own noise^2 + divisor^2 + reference^2) + z_s^2 stray^2) + 2 |drift|
 
 - own noise: of a mean over the window, from the run's residuals themselves, correlated or not
   (`planner.curves.noise`);
@@ -16,7 +16,9 @@ A residual counts as a deviation when it is beyond what noise and size explain t
 - drift: what the shape may change by with a size, TPP and tau that are not quite the reference's
   (`Reference.drift`), relative to the stretch that the divisor was aligned on;
 - z: such that a healthy run is called with probability alpha over its whole length, both signs and
-  all windows counted, and that the noise itself is estimated from few points.
+  all windows counted, and that the noise itself is estimated from few points;
+- stray: the error of a reference that is a law (`Reference.stray`), which is not of noise: it goes
+  the same way for long, so that z_s counts few chances.
 """
 
 from __future__ import annotations
@@ -45,6 +47,8 @@ JUDGED_FROM = 0.15
 ALIGN = (0.25, 0.5)  # FACTS A3
 WINDOW = 0.05
 LEAST_POINTS = 24
+# Independent stretches that the error of a law has: it changes its sign a few times in training.
+_STRAY_CHANCES = 4.0
 _NOISE_SCALES = (1, 2, 4, 8, 16)
 
 
@@ -64,6 +68,7 @@ class Residuals:
         points: Stretches judged, shape ``(R,)``.
         long_run: Noise of one stretch that means over many would have, shape ``(R,)``.
         beyond: Where the deviation is more than allowed, shape ``(R, K)``.
+        doubt: Whether most of what is allowed is for the reference's own error, shape ``(R,)``.
     """
 
     time: Float64
@@ -77,6 +82,7 @@ class Residuals:
     points: Int64
     long_run: Float64
     beyond: Bool
+    doubt: Bool
 
 
 def residuals(
@@ -91,7 +97,7 @@ def residuals(
         alpha: Probability of calling a healthy run, over its whole length.
     """
     mean, time, known = binned.rows(rows)
-    curve, wander, drift = (np.full_like(mean, np.nan) for _ in range(3))
+    curve, wander, drift, stray = (np.full_like(mean, np.nan) for _ in range(4))
     starts = np.full(rows.size, JUDGED_FROM)
     warmups: dict[int, float] = {}  # of few schedules
     alike: dict[tuple[int, int | None, float | None, float | None], list[int]] = {}
@@ -108,10 +114,14 @@ def residuals(
         reference = references[places[0]]
         at = time[places]
         curve[places] = reference.at(at, params)[0]
-        wander[places] = reference.wander(at, params)
+        stray[places] = reference.stray(at)
+        own = reference.source == "runs"
+        wander[places] = reference.wander(at, params) if own else 0.0
         drift[places] = reference.drift(at, params, tpp=tpp, tau=tau, curve=curve[places])
     usable = known & np.isfinite(curve) & (time >= starts[:, None] - 1e-9)
-    raw, time, wander, drift, points = _packed(mean - curve, time, wander, drift, usable)
+    raw, time, wander, drift, stray, points = _packed(
+        mean - curve, time, wander, drift, stray, usable
+    )
     logged = np.minimum(binned.logged[rows], 1.0)
     late = logged >= ALIGN[1] - 1e-9
     low = np.where(late, np.maximum(ALIGN[0], starts), np.maximum(starts, logged / 2))
@@ -130,21 +140,27 @@ def residuals(
     )
     noise[np.isnan(time)] = np.nan
     z = quantile(alpha, points)[:, None]
-    allowed = z * noise + 2.0 * np.abs(drift - aligned_drift[:, None])
+    by_noise = z * noise
+    # the law's error is stated for runs that are aligned over all of `ALIGN`
+    stray = np.hypot(stray, np.where(late, 0.0, _mean(stray, inside))[:, None])
+    by_law = NormalDist().inv_cdf(1.0 - alpha / (2.0 * _STRAY_CHANCES)) * stray
+    allowed = np.hypot(by_noise, by_law) + 2.0 * np.abs(drift - aligned_drift[:, None])
+    doubt = _mean(by_law, ~np.isnan(time)) > _mean(by_noise, ~np.isnan(time))
     with np.errstate(invalid="ignore"):
         beyond = np.abs(smooth) > allowed
     return Residuals(
         time,
         residual,
         smooth,
-        noise,
+        np.hypot(noise, stray),
         allowed,
         np.exp(level) + np.array([r.offset for r in references]),
-        np.hypot(error, aligned_wander),
+        np.sqrt(error**2 + aligned_wander**2 + _mean(stray, inside) ** 2),
         starts,
         points,
         long_run,
         beyond,
+        doubt,
     )
 
 
@@ -161,19 +177,18 @@ def quantile(alpha: float, points: Int64) -> Float64:
 
 
 def _packed(
-    raw: Float64, time: Float64, wander: Float64, drift: Float64, usable: Bool
-) -> tuple[Float64, Float64, Float64, Float64, Int64]:
+    raw: Float64, time: Float64, wander: Float64, drift: Float64, stray: Float64, usable: Bool
+) -> tuple[Float64, Float64, Float64, Float64, Float64, Int64]:
     """Move the usable stretches of each row to the left."""
     points = np.count_nonzero(usable, axis=1)
     most = int(points.max()) if points.size else 0
     order = np.argsort(~usable, axis=1, kind="stable")[:, :most]
     beyond = np.arange(most) >= points[:, None]
-    columns = []
-    for matrix in (raw, time, wander, drift):
-        packed = np.take_along_axis(matrix, order, axis=1)
-        packed[beyond] = np.nan
-        columns.append(packed)
-    return columns[0], columns[1], columns[2], columns[3], points
+    raw, time, wander, drift, stray = (
+        np.where(beyond, np.nan, np.take_along_axis(matrix, order, axis=1))
+        for matrix in (raw, time, wander, drift, stray)
+    )
+    return raw, time, wander, drift, stray, points
 
 
 def _aligned(raw: Float64, inside: Bool, noise: Float64) -> tuple[Float64, Float64]:

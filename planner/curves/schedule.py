@@ -14,6 +14,7 @@ Float64 = NDArray[np.float64]
 # knots of a curved decay: the line between two is within 1e-5 of the cosine
 _KNOTS = 257
 _GRID = np.linspace(0.0, 1.0, 401)
+_SHAPE = np.linspace(0.0, 1.0, 17)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -57,6 +58,12 @@ class Schedule:
         if not grid.size:
             return 0.0
         return float(np.max(np.abs(self.at(grid) - other.at(grid))))
+
+
+def since_warmup(schedule: Schedule) -> Float64:
+    """Return the share of the peak, evenly over what follows the warm-up, shape ``(17,)``."""
+    warmup = schedule.warmup
+    return schedule.at(warmup + (1.0 - warmup) * _SHAPE)
 
 
 @lru_cache(maxsize=1024)  # one object for all runs of a schedule

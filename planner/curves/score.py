@@ -20,12 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.curves.alarm.lasting import Lasting, lasting_divergence
-from planner.curves.band_reference import comparable, make_reference, settle
+from planner.curves.band_reference import by_law, comparable, make_reference, settle
 from planner.curves.bands import grouping, make_bands, mostly_alone
 from planner.curves.bins import Binned, bin_batch, join
 from planner.curves.causes import Deviations, likely_causes
 from planner.curves.errors import CurveError
 from planner.curves.family import collapse, outsiders
+from planner.curves.law_reference import LawReferences
 from planner.curves.load import Loader
 from planner.curves.outliers import hard_batches
 from planner.curves.reference import Reference
@@ -51,7 +52,7 @@ def score_archive(
     where: Sequence[str] = (),
     plans: Sequence[Plan] = (),
     group_by: str | None = None,
-    reference: Reference | None = None,
+    reference: Reference | LawReferences | None = None,
     alpha: float = 0.01,
     ended: bool = False,
 ) -> Scored:
@@ -64,7 +65,7 @@ def score_archive(
         plans: What the runs were meant to be.
         group_by: Fields that make a band, as `planner.curves.bands.grouping` reads them; the
             user's word that such runs are comparable, whatever else is not known of them.
-        reference: Compare with this; else each band has its own.
+        reference: Compare with this, or with what laws say; else each band has its own.
         alpha: Probability of calling a healthy run over its whole length, above 0 and below 0.5.
         ended: Whether a run whose length the log does not tell is taken to have ended where its
             log does.
@@ -76,13 +77,18 @@ def score_archive(
     if not 0.0 < alpha < 0.5:
         raise CurveError(f"got {alpha:g}, wanted above 0 and below 0.5", field="--alpha")
     by = grouping(group_by)
-    if reference is not None and metric is None:
-        metric = reference.metric
-    loader = Loader.open(archive, metric=metric, where=where, plans=plans, ended=ended)
-    if reference is not None and reference.metric != loader.metric:
-        raise CurveError(
-            f"is of {reference.metric}, wanted one of {loader.metric}", field="--reference"
+    given = "--laws" if isinstance(reference, LawReferences) else "--reference"
+    theirs = None if reference is None else reference.metric
+    try:
+        loader = Loader.open(
+            archive, metric=metric or theirs, where=where, plans=plans, ended=ended
         )
+    except CurveError as error:
+        if metric is None and theirs is not None and error.field == "--metric":
+            raise CurveError(f"is of {theirs}: {error.message}", field=given) from None
+        raise
+    if theirs not in (None, loader.metric):
+        raise CurveError(f"is of {theirs}, wanted one of {loader.metric}", field=given)
     offset = reference.offset if reference is not None else 0.0
     parts = in_threads(
         lambda batch: bin_batch(batch, offset=offset), loader.batches(points=_POINTS_AT_A_TIME)
@@ -106,7 +112,7 @@ def score_binned(
     metric: str,
     by: tuple[str, ...],
     trusted: bool,
-    reference: Reference | None,
+    reference: Reference | LawReferences | None,
     alpha: float,
 ) -> Scored:
     """Score runs that are in stretches already; see `score_archive`.
@@ -116,9 +122,10 @@ def score_binned(
         metric: The series that they are of.
         by: Fields that make a band.
         trusted: Whether the user named them.
-        reference: Compare with this; else each band has its own.
+        reference: Compare with this, or with what laws say; else each band has its own.
         alpha: Probability of calling a healthy run.
     """
+    laws = reference if isinstance(reference, LawReferences) else None
     bands = make_bands(binned.facts, binned.schedules, by)
     finished = binned.finished
     blown = {found.row: found for found in lasting_divergence(binned)}
@@ -133,10 +140,14 @@ def score_binned(
         return _bare(binned, row, labels[row], metric, alpha, divisors[row])
 
     for band in bands:
-        made = reference
-        if made is None and (trusted or not band.unknown):
+        made = None if isinstance(reference, LawReferences) else reference
+        if reference is None and (trusted or not band.unknown):
             healthy = [row for row in band.rows if finished[row] and row not in blown]
             made = make_reference(binned, band, healthy, metric, alpha)
+        told: dict[int, tuple[Reference | None, str]] = {}
+        if laws is not None:
+            told = {row: by_law(laws, binned, row, metric) for row in band.rows}
+            made = next((of for of, _ in told.values() if of is not None), None)
         if made is not None:
             references[band.label] = made
         for row in band.rows:
@@ -144,7 +155,9 @@ def score_binned(
             if blowup is not None:
                 scores[row] = _blown(bare(row), blowup)
                 continue
-            against, why = comparable(binned, row, band, made, reference is not None, trusted)
+            against, why = told.get(row) or comparable(
+                binned, row, band, made, reference is not None, trusted
+            )
             if against is None:
                 scores[row] = RunScore(**bare(row), verdict="undecidable", reason=why)
             else:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -21,10 +21,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from planner.curves.curve import Curve
 from planner.curves.errors import CurveError
+from planner.curves.forecast.healthy import LeftOut, without_sick
 from planner.curves.forecast.interval import LARGEST_LOG
 from planner.curves.forecast.method import Method, Pool
 from planner.curves.forecast.prefix import UndecidableError, usable
 from planner.curves.forecast.runs import AUTO, LEAST_FRACTION, METHODS, check_method, named_curves
+from planner.curves.load import no_run
 from planner.curves.normalize import final_loss
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class Sweep:
         why: How, or why not.
         saved: Share of the sweep's whole compute that stopping saves.
         candidates: The settings.
+        left_out: Finished runs that no forecast rests on, because they diverged or deviate.
     """
 
     params: int | None
@@ -97,6 +100,7 @@ class Sweep:
     why: str
     saved: float
     candidates: tuple[Candidate, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
 
 def best_of(log_finals: ArrayLike, error: float) -> tuple[Float64, Float64]:
@@ -170,13 +174,17 @@ def select_runs(
     if where:
         from planner.archive import list_runs
 
-        chosen &= {r["run"] for r in list_runs(archive, where=where, columns=["run"])}
+        asked = {r["run"] for r in list_runs(archive, where=where, columns=["run"])}
+        if not asked:
+            raise no_run(where)
+        chosen &= asked
     groups: dict[tuple[int | None, int | None, int], list[Curve]] = {}
     for curve in curves:
         if curve.horizon is not None and curve.facts.run in chosen:
             key = (curve.facts.params, curve.facts.batch_tokens, curve.facts.total_steps or 0)
             groups.setdefault(key, []).append(curve)
-    pool = Pool.of(curves)
+    healthy, left_out = without_sick(curves)
+    pool = Pool.of(healthy)
     found = []
     for key in sorted(groups, key=lambda k: tuple(v or 0 for v in k)):
         group = groups[key]
@@ -185,7 +193,7 @@ def select_runs(
         rest = pool
         if at is not None:
             rest = pool.without_size(key[0])
-        found.append(judge(group, rest, at=at, method=method))
+        found.append(replace(judge(group, rest, at=at, method=method), left_out=left_out))
     return found
 
 

@@ -73,8 +73,9 @@ def judge(found: Residuals, logged: Float64, finished: NDArray[np.bool_]) -> lis
         if ratio[i, k] > 1.0:
             said.append(fields | _off(found, i, smooth, allowed, float(found.time[i, k])))
         elif level > HIDDEN:
+            whose = "the error of its reference" if found.doubt[i] else "its noise"
             reason = (
-                f"its noise would hide a deviation below {level:.1%}; such a one can matter from "
+                f"{whose} would hide a deviation below {level:.1%}; such a one can matter from "
                 f"{HIDDEN:.0%} on"
             )
             said.append(fields | {"verdict": "undecidable", "reason": reason})

@@ -14,6 +14,7 @@ import numpy as np
 from planner.archive import list_runs
 from planner.curves import Curve, load_curves
 from planner.fitting.errors import FitError
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -99,7 +100,9 @@ def select_final_losses(
                 missing[run] += 1
             else:
                 found.append(run)
-    notes = [f"{count} runs are left aside: {why}" for why, count in sorted(missing.items())]
+    notes = [
+        f"{count_of(count, 'run')} left aside: {why}" for why, count in sorted(missing.items())
+    ]
     return name, found, notes
 
 
@@ -180,7 +183,7 @@ def require(runs: Iterable[FinalLoss], fields: Sequence[str]) -> tuple[list[Fina
         else:
             found.append(run)
     notes = [
-        f"{count} runs are left aside: unknown {names} (say it in a mapping file)"
+        f"{count_of(count, 'run')} left aside: unknown {names} (say it in a mapping file)"
         for names, count in sorted(missing.items())
     ]
     return found, notes
@@ -244,4 +247,6 @@ def best_settings(runs: Sequence[FinalLoss]) -> tuple[list[FinalLoss], int]:
 
 def source_text(archive: Archive, metric: str, runs: int, what: str) -> str:
     """Return where a law comes from, in one sentence that does not depend on the machine."""
-    return f"planner fit: {what} of {runs} runs of {archive.path.resolve().name}, {metric}"
+    return (
+        f"planner fit: {what} of {count_of(runs, 'run')} of {archive.path.resolve().name}, {metric}"
+    )

@@ -110,4 +110,17 @@ def _entry(law: Law) -> dict[str, Any]:
         entry["unidentified"] = list(law.unidentified)
     if law.covariance is not None:
         entry["covariance"] = [list(row) for row in law.covariance]
+    if law.curve_errors:
+        entry["curve_errors"] = list(law.curve_errors)
+    if law.curve_settings is not None:
+        entry["curve_settings"] = law.curve_settings
+    if law.metric is not None:
+        entry["metric"] = law.metric
+    if law.schedules:
+        entry["schedules"] = [
+            {"settings": each.settings, "error": each.error, "factors": list(each.factors)}
+            if each.settings
+            else {"factors": list(each.factors)}
+            for each in law.schedules
+        ]
     return entry

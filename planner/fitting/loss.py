@@ -29,7 +29,7 @@ from planner.kernel.loss_law import (
     hoffmann_starts,
 )
 from planner.laws.law import Law
-from planner.units import format_count
+from planner.units import count_of, format_count
 
 if TYPE_CHECKING:
     from planner.archive import Archive
@@ -109,7 +109,8 @@ def fit_loss(
     notes += unknown
     if others:
         notes.append(
-            f"{others} runs are left aside: another setting of the same size and tokens ended lower"
+            f"{count_of(others, 'run')} left aside: another setting of the same size and tokens "
+            "ended lower"
         )
     return fit_final_losses(
         chosen,
@@ -217,7 +218,8 @@ def _check(data: _Data) -> None:
     sizes, budgets = np.unique(data.n).size, np.unique(data.d).size
     if data.n.size < _PARAMETERS + 1 or sizes < 2 or budgets < 2:
         raise FitError(
-            f"got {data.n.size} finished runs of {sizes} sizes and {budgets} token budgets; "
+            f"got {count_of(data.n.size, 'finished run')} of {count_of(sizes, 'size')} and "
+            f"{count_of(budgets, 'token budget')}; "
             "a loss law needs at least 6 runs, 2 sizes and 2 budgets"
         )
 

@@ -90,6 +90,11 @@ def rounded(law: Law) -> Law:
             key: (_digits(a, 9), _digits(b, 9)) for key, (a, b) in law.fitted_range.items()
         },
         scatter=None if law.scatter is None else _digits(law.scatter, 6),
+        curve_errors=tuple(_digits(value, 4) for value in law.curve_errors),
+        schedules=tuple(
+            each if each.error is None else replace(each, error=_digits(each.error, 4))
+            for each in law.schedules
+        ),
         intervals={key: (_digits(a, 6), _digits(b, 6)) for key, (a, b) in law.intervals.items()},
         covariance=law.covariance
         and tuple(tuple(_digits(value, 10) for value in row) for row in law.covariance),

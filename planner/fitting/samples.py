@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.curves.schedule import since_warmup
 from planner.kernel import Ragged
 from planner.kernel.smoothing import Smoother, resample
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from planner.curves import Curve
@@ -44,6 +46,7 @@ class Sample:
         end: Where the curve is 1: the middle of the window that the divisor is the mean of. A decay
             to zero falls steeply there, and taking it for t = 1 would bias q.
         end_lr: Learning rate there, in units of its peak.
+        shape: Of the schedule, as `planner.curves.schedule.since_warmup` returns it.
     """
 
     run: str
@@ -55,6 +58,7 @@ class Sample:
     lr: Float64
     end: float
     end_lr: float
+    shape: Float64
 
 
 def normalized_samples(
@@ -68,7 +72,9 @@ def normalized_samples(
             chosen.append(curve)
         else:
             missing[why] += 1
-    notes = [f"{count} runs are left aside: {why}" for why, count in sorted(missing.items())]
+    notes = [
+        f"{count_of(count, 'run')} left aside: {why}" for why, count in sorted(missing.items())
+    ]
     if not chosen:
         return [], notes
     finite = [np.isfinite(curve.values) for curve in chosen]
@@ -101,6 +107,7 @@ def normalized_samples(
                 lr=curve.schedule.at(GRID),
                 end=end,
                 end_lr=float(curve.schedule.at(end)),
+                shape=since_warmup(curve.schedule),
             )
         )
     return samples, notes

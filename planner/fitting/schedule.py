@@ -9,6 +9,15 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.curves.schedule import Schedule, since_warmup
+from planner.fitting.curve_error import (
+    Setting,
+    error_note,
+    pooled,
+    settings,
+    squares,
+    with_curve_error,
+)
 from planner.fitting.errors import FitError
 from planner.fitting.inputs import select_curves, source_text
 from planner.fitting.rates import Scheduled, scheduled
@@ -20,7 +29,7 @@ from planner.kernel.multi_power_law import (
     fit_multi_power_law,
 )
 from planner.laws.law import Law
-from planner.units import format_count
+from planner.units import count_of, format_count
 
 if TYPE_CHECKING:
     from planner.archive import Archive
@@ -94,7 +103,7 @@ def fit_schedule(
     if not usable:
         raise FitError(f"no curve can be fitted; {reasons[0]}")
     if reasons:
-        notes.append(f"{len(reasons)} runs are left aside, such as {reasons[0]}")
+        notes.append(f"{count_of(len(reasons), 'run')} left aside, such as {reasons[0]}")
     sizes: dict[str, list[Scheduled]] = {}
     for item in sorted(usable, key=lambda item: item.curve.facts.params or 0):
         sizes.setdefault(_label(item.curve), []).append(item)
@@ -189,7 +198,10 @@ def fit_curves_of_a_size(
         intervals=intervals,
         level=level if intervals else None,
         unidentified=unidentified,
+        metric=metric,
     )
+    left_out, strays = _leave_each_out(items, held, threads) if leave_out else ((), [])
+    law = with_curve_error(law, strays, [_since_warmup(item) for item in items])
     residuals = tuple(
         Residual(
             item.curve.facts.run, item.curve.facts.name, {"step": float(s)}, float(y), float(p)
@@ -208,9 +220,9 @@ def fit_curves_of_a_size(
         runs=len(items),
         error=float(np.mean(errors)),
         unit="nats",
-        left_out=_leave_each_out(items, held, threads) if leave_out else (),
+        left_out=left_out,
         residuals=residuals,
-        notes=tuple(notes),
+        notes=(*notes, error_note(law)) if leave_out else tuple(notes),
         warnings=tuple(warnings),
     )
 
@@ -260,20 +272,46 @@ def _uncertainty(
     )
 
 
+def _since_warmup(item: Scheduled) -> Float64:
+    every = np.arange(item.lr.size) / max(item.lr.size - 1, 1)
+    return since_warmup(Schedule(every, item.lr / item.lr.max(), "logged"))
+
+
 def _leave_each_out(
     items: Sequence[Scheduled], held: float | None, threads: int | None
-) -> tuple[LeftOut, ...]:
-    """Return the error on each curve of a fit to the others."""
-    if len(items) < 2:
-        return ()
-    found = []
-    for i, item in enumerate(items):
-        rest = [other for k, other in enumerate(items) if k != i]
-        fit = fit_multi_power_law(*ragged(rest), gamma=held, threads=threads)
-        if not np.isfinite(fit.objective):
+) -> tuple[tuple[LeftOut, ...], list[tuple[Float64, Float64]]]:
+    """Leave out each setting in turn.
+
+    Returns:
+        The error on each curve of a fit to the curves of the other settings; and each setting's
+        schedule with how far its shape strays from such a fit, squared.
+    """
+    # steps and peak rate stand for TPP and tau, of which the law knows nothing
+    of = [
+        Setting(
+            float(item.curve.facts.params) if item.curve.facts.params else None,
+            float(item.lr.size),
+            float(item.lr.max()),
+            _since_warmup(item),
+        )
+        for item in items
+    ]
+    found: dict[int, LeftOut] = {}
+    strays = []
+    for group in settings(of):
+        rest = [other for k, other in enumerate(items) if k not in group]
+        fit = fit_multi_power_law(*ragged(rest), gamma=held, threads=threads) if rest else None
+        if fit is None or not np.isfinite(fit.objective):
             continue
-        lr, steps, loss = ragged([item])
-        predicted = fit.law.predict(lr, steps, threads=threads)
-        error = float(np.mean(np.abs(predicted.values - loss.values)))
-        found.append(LeftOut(item.curve.facts.name, 1, error, "nats"))
-    return tuple(found)
+        lr, steps, _ = ragged([items[i] for i in group])
+        found_squares = []
+        for i, predicted in zip(group, fit.law.predict(lr, steps, threads=threads), strict=True):
+            item = items[i]
+            error = float(np.mean(np.abs(predicted - item.loss)))
+            found[i] = LeftOut(item.curve.facts.name, 1, error, "nats")
+            fraction = item.steps / (item.lr.size - 1)
+            found_squares.append(squares(fraction, np.log(item.loss) - np.log(predicted)))
+        stray = pooled(found_squares)
+        if stray is not None:
+            strays.append((of[group[0]].shape, stray))
+    return tuple(found[i] for i in sorted(found)), strays

@@ -10,6 +10,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.fitting.curve_error import (
+    Setting,
+    error_note,
+    pooled,
+    settings,
+    squares,
+    with_curve_error,
+)
 from planner.fitting.errors import FitError
 from planner.fitting.inputs import select_curves, source_text
 from planner.fitting.result import Fit, LeftOut, Residual, rounded
@@ -28,6 +36,7 @@ REPLICATES = 200
 
 _CONSTANTS = ("b_coefficient", "b_exponent", "q_coefficient", "q_exponent")
 _DETERMINED = 0.5
+_THIN = 4
 _SMALL = 0.1
 # inputs that differ by less than this in the logarithm say nothing about an exponent
 _ONE_VALUE = 0.05
@@ -146,6 +155,18 @@ def _constants(theta: Float64, centre: Float64) -> dict[str, float]:
     }
 
 
+def _unknowns(constants: dict[str, float], centre: Float64) -> Float64:
+    c = constants
+    return np.array(
+        [
+            math.log(c["b_coefficient"]) + c["b_exponent"] * centre[0],
+            c["b_exponent"],
+            math.log(c["q_coefficient"]) + c["q_exponent"] * centre[1],
+            c["q_exponent"],
+        ]
+    )
+
+
 def curve_errors(samples: Sequence[Sample], constants: dict[str, float]) -> Float64:
     """Return each curve's mean absolute error over t >= 0.2, shape ``(curves,)``."""
     predicted = predict(samples, constants)
@@ -156,15 +177,7 @@ def curve_errors(samples: Sequence[Sample], constants: dict[str, float]) -> Floa
 def predict(samples: Sequence[Sample], constants: dict[str, float]) -> Float64:
     """Return the surrogate of each curve on `GRID`, shape ``(curves, grid)``."""
     problem, centre, _ = _problem(samples)
-    theta = np.array(
-        [
-            math.log(constants["b_coefficient"]) + constants["b_exponent"] * centre[0],
-            constants["b_exponent"],
-            math.log(constants["q_coefficient"]) + constants["q_exponent"] * centre[1],
-            constants["q_exponent"],
-        ]
-    )
-    return Evaluator(problem).terms(theta)[0]
+    return Evaluator(problem).terms(_unknowns(constants, centre))[0]
 
 
 def oracle_errors(samples: Sequence[Sample]) -> Float64:
@@ -193,6 +206,10 @@ def fit_samples(
     tpps = [sample.tpp for sample in samples]
     predicted = predict(samples, constants)
     observed = np.array([sample.loss for sample in samples])
+    ranges = {"tau": (min(taus), max(taus)), "tpp": (min(tpps), max(tpps))}
+    sizes = [sample.params for sample in samples if sample.params]
+    if len(sizes) == len(samples):
+        ranges["params"] = (min(sizes), max(sizes))
     law = Law(
         name=name,
         quantity="curve",
@@ -201,12 +218,15 @@ def fit_samples(
         constants={**constants, "eps1": EPS1, "eps2": EPS2, "m": M},
         source=source,
         confidence="fitted",
-        fitted_range={"tau": (min(taus), max(taus)), "tpp": (min(tpps), max(tpps))},
+        fitted_range=ranges,
         scatter=float(np.nanstd(np.log(observed) - np.log(predicted))),
         intervals=intervals,
         level=level if intervals else None,
         unidentified=unidentified,
+        metric=metric,
     )
+    shapes = [sample.shape for sample in samples]
+    law = with_curve_error(law, _strays(samples, joint), shapes)
     left_out, why = _leave_largest_out(samples)
     return Fit(
         law=rounded(law),
@@ -222,7 +242,7 @@ def fit_samples(
             for t, y, value in zip(GRID[::4], sample.loss[::4], line[::4], strict=True)
             if math.isfinite(y)
         ),
-        notes=(*notes, *why),
+        notes=(*notes, *why, error_note(law)),
         warnings=tuple(warnings),
     )
 
@@ -234,15 +254,8 @@ def _intervals(
         return {}
     problem, centre, _ = _problem(samples)
     c = joint.constants
-    start = np.array(
-        [
-            math.log(c["b_coefficient"]) + c["b_exponent"] * centre[0],
-            c["b_exponent"],
-            math.log(c["q_coefficient"]) + c["q_exponent"] * centre[1],
-            c["q_exponent"],
-        ]
-    )
-    thin = problem.thinned(4)
+    start = _unknowns(c, centre)
+    thin = problem.thinned(_THIN)
     random = np.random.default_rng(seed)
     n = len(samples)
     found = []
@@ -287,6 +300,25 @@ def _identified(
     if not intervals:
         warnings.append(f"{len(samples)} curves tell no intervals, wanted three at least")
     return warnings, tuple(key for key in _CONSTANTS if key in found)
+
+
+def _strays(samples: Sequence[Sample], joint: JointFit) -> list[tuple[Float64, Float64]]:
+    """Return each setting's schedule, and how far it strays from a fit without it, squared."""
+    problem, centre, _ = _problem(samples)
+    start, thin = _unknowns(joint.constants, centre), problem.thinned(_THIN)
+    observed = np.log(problem.loss)
+    found = []
+    for group in settings([Setting(s.params, s.tpp, s.tau, s.shape) for s in samples]):
+        weight = np.ones(len(samples))
+        weight[group] = 0.0
+        if np.count_nonzero(weight) < 2:
+            continue
+        theta, _ = search(thin.weighted(weight), start)
+        predicted = np.log(Evaluator(problem).terms(theta)[0])
+        strays = pooled([squares(GRID, observed[i] - predicted[i]) for i in group])
+        if strays is not None:
+            found.append((samples[group[0]].shape, strays))
+    return found
 
 
 def _leave_largest_out(

@@ -9,7 +9,14 @@ from typing import Any
 
 from planner.documents import Document, Place, read_document
 from planner.errors import LawError, did_you_mean
-from planner.laws.law import CONFIDENCES, CONSTANTS, QUANTITIES, Law
+from planner.laws.law import (
+    CONFIDENCES,
+    CONSTANTS,
+    CURVE_FORMS,
+    QUANTITIES,
+    FittedSchedule,
+    Law,
+)
 from planner.units import show
 
 SCHEMA = "planner.laws/1"
@@ -27,6 +34,10 @@ _FIELDS = (
     "intervals",
     "level",
     "unidentified",
+    "curve_errors",
+    "curve_settings",
+    "schedules",
+    "metric",
 )
 # constants that a law may have beyond its form's: batches stated in sequences
 _OPTIONAL = {"batch": ("sequence_length",), "critical_batch": ("sequence_length",)}
@@ -100,6 +111,7 @@ class _Reader:
             intervals=self.intervals(entry, (*place, "intervals"), constants),
             level=self.level(entry, (*place, "level")),
             unidentified=self.unidentified(entry, (*place, "unidentified"), constants),
+            **self.curves(entry, place, form),
         )
 
     def constants(
@@ -225,3 +237,61 @@ class _Reader:
                     f"got {show(item)}; {did_you_mean(str(item), constants)}",
                 )
         return tuple(value)
+
+    def curves(self, entry: dict[str, Any], place: Place, form: str) -> dict[str, Any]:
+        """Read what a law of curves says of its error and of the schedules that it knows."""
+        found: dict[str, Any] = {}
+        for key in ("curve_errors", "curve_settings", "schedules", "metric"):
+            value = entry.get(key)
+            if value is None:
+                continue
+            at = (*place, key)
+            if form not in CURVE_FORMS:
+                raise self.fail(at, "only a law of curves has it")
+            if key == "metric":
+                found[key] = self.text(entry, place, key)
+                continue
+            if key == "schedules":
+                found[key] = self.schedules(value, at)
+                continue
+            if key == "curve_errors":
+                if not isinstance(value, list) or not value:
+                    raise self.fail(at, f"got {show(value)}, wanted a list of numbers")
+                found[key] = tuple(self.number(item, at) for item in value)
+                if min(found[key]) < 0:
+                    raise self.fail(at, f"got {min(found[key]):g}, wanted 0 or more")
+                continue
+            number = self.number(value, at)
+            if number < 1 or number % 1:
+                raise self.fail(at, f"got {show(value)}, wanted a positive whole number")
+            found[key] = int(number)
+        if ("curve_errors" in found) != ("curve_settings" in found):
+            raise self.fail(place, "curve_errors and curve_settings belong together")
+        return found
+
+    def schedules(self, value: Any, place: Place) -> tuple[FittedSchedule, ...]:
+        if not isinstance(value, list):
+            raise self.fail(place, f"got {show(value)}, wanted a list of schedules")
+        found = []
+        for i, entry in enumerate(value):
+            at = (*place, str(i))
+            if not isinstance(entry, dict) or not isinstance(entry.get("factors"), list):
+                raise self.fail(at, "wanted a mapping with factors")
+            for key in entry:
+                if key not in ("factors", "error", "settings"):
+                    raise self.fail((*at, key), "is unknown; wanted factors, error or settings")
+            factors = tuple(self.number(item, (*at, "factors")) for item in entry["factors"])
+            if len(factors) < 2 or min(factors) < 0 or max(factors) > 1:
+                raise self.fail((*at, "factors"), "wanted two or more numbers from 0 to 1")
+            error, settings = entry.get("error"), entry.get("settings", 0)
+            if error is not None and self.number(error, (*at, "error")) < 0:
+                raise self.fail((*at, "error"), f"got {show(error)}, wanted 0 or more")
+            number = self.number(settings, (*at, "settings"))
+            if number < 0 or number % 1 or (number > 0) != (error is not None):
+                raise self.fail(
+                    (*at, "settings"), f"got {show(settings)}, wanted how many the error is of"
+                )
+            found.append(
+                FittedSchedule(factors, None if error is None else float(error), int(number))
+            )
+        return tuple(found)

@@ -41,7 +41,25 @@ QUANTITIES = {
     "curve": ("collapse-surrogate", "tau_and_tpp"),
     "schedule": ("multi-power", "lr_schedule"),
 }
+# the fraction of training from which on laws of curves are measured (arXiv 2509.25087, section 5)
+CURVES_FROM = 0.2
+CURVE_FORMS = ("collapse-surrogate", "multi-power")
 CONFIDENCES = ("verified", "secondary", "derived", "recalled", "declared", "fitted")
+
+
+@dataclass(frozen=True, slots=True)
+class FittedSchedule:
+    """A schedule that a law of curves was fitted on.
+
+    Attributes:
+        factors: The rate in units of its peak at even fractions of training from the warm-up on.
+        error: As `Law.curve_error`, of the settings of this schedule; None if none was left out.
+        settings: How many those are.
+    """
+
+    factors: tuple[float, ...]
+    error: float | None = None
+    settings: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +83,12 @@ class Law:
         level: Probability that an interval states.
         unidentified: Constants that the runs do not determine: any value in the interval fits
             them about equally well.
+        curve_errors: Of laws of curves: root mean squares, in the logarithm, of a curve about the
+            law fitted without it and its repeats, its level between 25 and 50 % of training taken
+            out; in even stretches of training from `CURVES_FROM` on.
+        curve_settings: How many settings that was measured on.
+        schedules: Different schedules that it was fitted on.
+        metric: The series that the curves were of.
     """
 
     name: str
@@ -80,6 +104,17 @@ class Law:
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     level: float | None = None
     unidentified: tuple[str, ...] = ()
+    curve_errors: tuple[float, ...] = ()
+    curve_settings: int | None = None
+    schedules: tuple[FittedSchedule, ...] = ()
+    metric: str | None = None
+
+    @property
+    def curve_error(self) -> float | None:
+        """The root mean square of `curve_errors`; None without."""
+        if not self.curve_errors:
+            return None
+        return math.sqrt(sum(error**2 for error in self.curve_errors) / len(self.curve_errors))
 
     @property
     def formula(self) -> str:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from planner.archive import list_runs
+from planner.archive import Archive, ingest, list_runs, read_mapping
 from planner.archive.json_lines import json_lines
 from planner.archive.listing import run_lines
 from planner.cli.main import app
@@ -90,3 +90,21 @@ def test_a_diverged_run_has_no_final_loss(tmp_path: Path) -> None:
     assert (by["diverged"]["final"], by["diverged"]["diverged_step"]) == (None, 20)
     looked = CliRunner().invoke(app, ["inspect", str(logs)]).output
     assert "diverged: train/loss is not finite from step 20 on" in looked
+
+
+def test_what_is_logged_says_whether_the_last_loss_is_final(tmp_path: Path) -> None:
+    rules = ["schema: planner.mapping/1", "files:"]
+    for name, last, total in (("whole", 100, 100), ("young", 20, 100), ("unknown", 50, None)):
+        rows = [{"step": s, "loss": 5.0 - s / 100} for s in range(10, last + 1, 10)]
+        log = tmp_path / "logs" / f"{name}.jsonl"
+        log.parent.mkdir(exist_ok=True)
+        log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        if total is not None:
+            rules.append(f'  - match: "*{name}.jsonl"\n    constants: {{total_steps: {total}}}')
+    (tmp_path / "map.yaml").write_text("\n".join(rules) + "\n")
+    mapping = read_mapping(str(tmp_path / "map.yaml"))
+    ingest([str(tmp_path / "logs")], tmp_path / "archive", mapping=mapping)
+    archive = Archive(tmp_path / "archive")
+    wanted = {"whole": 1.0, "young": 0.2, "unknown": None}
+    assert {r["name"]: r["logged"] for r in list_runs(archive)} == wanted
+    assert {r["name"]: r["logged"] for r in map(json.loads, run_lines(archive))} == wanted

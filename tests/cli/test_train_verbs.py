@@ -39,8 +39,8 @@ def data(command: Callable, tmp_path: Path) -> str:
     result = command("prepare", "texts", "-o", "data")
     assert (result.code, result.err) == (0, "")
     assert result.out == (
-        "texts: 8,911 training and 90 held-out tokens of 1 files, vocabulary 256\n"
-        "left out 1 files that are not UTF-8 text\n"
+        "texts: 8,911 training and 90 held-out tokens of 1 file, vocabulary 256\n"
+        "left out, as not UTF-8 text: 1 file\n"
         "wrote data\n"
     )
     return "data"
@@ -77,7 +77,7 @@ def test_coordinate_check(command: Callable, plan: str, tmp_path: Path) -> None:
     words = ("coordinate-check", plan, "--seeds", "1", "--threads", "1", "--sequences", "4")
     shown = command(*words, "--factors", "1,2", "--steps", "3", "--tolerance", "5")
     assert (shown.code, shown.err) == (0, "")
-    assert shown.out.startswith("completep, 3 updates at the peak learning rate, 1 seeds; ")
+    assert shown.out.startswith("completep, 3 updates at the peak learning rate, 1 seed; ")
     assert "keeps its scale over width" in shown.out
     words = (*words, "--factors", "1,8", "--parametrization", "standard", "--json", "-o", "c.json")
     failed = command(*words)
@@ -289,7 +289,7 @@ def test_transfer_check(command: Callable, plan: str, tmp_path: Path) -> None:
     words = (*words, "--factors", "1,2", "--rates", "0.5,1,1e30")
     failed = command(*words, "-o", "t.json")
     assert failed.code == 1
-    assert failed.out.startswith("completep, runs of 4 updates, 1 seeds; final loss")
+    assert failed.out.startswith("completep, runs of 4 updates, 1 seed; final loss")
     assert "the best learning rate is not known at width 32, 64: " in failed.out
     document = json.loads((tmp_path / "t.json").read_text(), parse_constant=pytest.fail)
     assert (document["schema"], document["spread"]) == ("planner.transfer/1", None)

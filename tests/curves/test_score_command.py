@@ -230,9 +230,27 @@ def test_where_most_runs_are_alone_the_last_line_says_what_to_do(tmp_path: Path)
     path = archived(made, tmp_path / "archive").path
     lines = planner("score", path).stdout.splitlines()
     assert lines[-1] == (
-        "4 runs have no other of their TPP, tau and schedule to be compared with; "
+        "4 runs have no other of the same TPP, tau and schedule to be compared with; "
         "--group-by tpp,schedule would compare 4 of them, across what differs"
     )
     assert "have no other" not in planner("score", path, "--group-by", "tpp,schedule").stdout
     family = json.loads(planner("score", path, "--json").stdout)["family"]
     assert family["alone"] == {"runs": 4, "group_by": "tpp,schedule", "together": 4}
+
+
+def test_a_reason_that_many_runs_share_is_said_once(tmp_path: Path) -> None:
+    made = [curve(f"f/{i}", seed=i, tau=None) for i in range(4)]
+    path = archived(made, tmp_path / "archive").path
+    text = planner("score", path).stdout
+    assert text.count("nothing is known to be comparable") == 1
+    assert text.count("undecidable  [1]") == 4
+    assert "  [1] 4 runs undecidable: the log does not tell its tau" in text
+
+
+def test_where_no_run_matches_that_is_said(well: Path) -> None:
+    for verb in (("score",), ("select",), ("plot", "-o", "x.png"), ("fit", "loss")):
+        done = planner(*verb, well, "--where", "name=nothing*")
+        if done.exit_code == 3:  # no matplotlib
+            continue
+        assert done.exit_code == 2
+        assert "no run matches name=nothing*" in done.output

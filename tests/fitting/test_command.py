@@ -236,7 +236,7 @@ def test_what_people_read(
             LeftOut("the largest size, 1.28B", 5, 0.00591, "relative"),
             LeftOut("csv_25/cosine_24000", 1, 0.0031, "nats", 0.0021),
         ),
-        notes=("3 runs are left aside: unfinished",),
+        notes=("3 runs left aside: unfinished",),
         warnings=("the runs do not determine E: from 0 to 1.929 it fits about equally well",),
     )
     print_fits([fit], "laws.yaml", ("fitted-tau",))

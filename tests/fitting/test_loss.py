@@ -129,13 +129,13 @@ def test_sick_and_unfinished_runs_are_left_aside(tmp_path: Path) -> None:
     assert fit.runs == 20
     notes = "\n".join(fit.notes)
     assert "diverged" in notes
-    assert "1 runs are left aside: unfinished" in notes
+    assert "1 run left aside: unfinished" in notes
     assert "unknown params, tokens (say it in a mapping file)" in notes
 
 
 def test_too_few_runs_are_refused(tmp_path: Path) -> None:
     archive = made_archive(tmp_path, family(sizes=(1e8,)))
-    with pytest.raises(FitError, match="got 4 finished runs of 1 sizes and 4 token budgets"):
+    with pytest.raises(FitError, match="got 4 finished runs of 1 size and 4 token budgets"):
         fit_loss(archive)
     with pytest.raises(FitError, match="no run matches params>=1B"):
         fit_loss(archive, where=["params>=1B"])

@@ -44,7 +44,7 @@ def sample(
         GRID.size
     )
     name = f"{params:g}-{tpp:g}-{tau:g}"
-    return Sample(name, name, params, tau, tpp, loss, lr, 1.0, 0.0)
+    return Sample(name, name, params, tau, tpp, loss, lr, 1.0, 0.0, np.linspace(1.0, 0.0, 17))
 
 
 def samples(noise: float = 0.0, seed: int = 0, sizes: Sequence[float] = (1e8,)) -> list[Sample]:
@@ -121,8 +121,16 @@ def test_a_law_with_intervals_and_the_largest_size_left_out() -> None:
     assert left.what == "the largest size, 400M"
     assert left.oracle is not None
     assert left.oracle <= left.error < 0.006
-    assert fit.law.fitted_range == {"tau": (0.03, 0.3), "tpp": (20, 320)}
+    wanted_range = {"tau": (0.03, 0.3), "tpp": (20, 320), "params": (1e8, 4e8)}
+    assert fit.law.fitted_range == wanted_range
     assert fit.ok
+    # the noise of means over a twentieth of training, and of the level that is taken out
+    assert fit.law.curve_error is not None
+    assert 0.0005 < fit.law.curve_error < 0.003
+    assert fit.law.curve_settings == 18
+    (schedule,) = fit.law.schedules
+    assert schedule.settings == 18
+    assert fit.law.metric == "train/loss"
     t = np.linspace(0.2, 1, 5)
     curve = surrogate_curve(fit.law, t, to_zero(t), final_lr_factor=0.0, tau=0.1, tpp=80)
     wanted = surrogate_shape(t, to_zero(t), 0.08 * 0.1**-0.35, 0.9 * 80**-0.2, final_lr_factor=0.0)
@@ -172,5 +180,5 @@ def test_what_is_unknown_is_said(tmp_path: Path) -> None:
     runs = [run(1e8, 0.1, 20), run(1e8, 0.2, 20), run(1e8, 0.3, 20)]
     del runs[0].facts["tau"]
     runs[1].facts["total_steps"] = 900
-    with pytest.raises(FitError, match=r"1 runs are left aside: unfinished; .*unknown tau"):
+    with pytest.raises(FitError, match=r"1 run left aside: unfinished; .*unknown tau"):
         fit_surrogate(made_archive(tmp_path, runs))

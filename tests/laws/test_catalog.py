@@ -216,3 +216,48 @@ def test_a_plan_says_which_laws_file_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(PlannerError, match="wanted a finite number") as caught:
         plan_with(tmp_path, GOOD.replace("0.5, ", ".nan, "), timescale="our-tau")
     assert caught.value.file == str(tmp_path / "laws.yaml")
+
+
+CURVES = """
+    schema: planner.laws/1
+    laws:
+      ours:
+        quantity: curve
+        form: collapse-surrogate
+        input: tau_and_tpp
+        constants: {b_coefficient: 0.1, b_exponent: -0.3, q_coefficient: 1, q_exponent: -0.2,
+          eps1: 0.001, eps2: 0.1, m: 0.05}
+        source: our curves
+        confidence: fitted
+        metric: train/loss
+        curve_errors: [0.002, 0.004]
+        curve_settings: 5
+        schedules:
+        - {settings: 4, error: 0.003, factors: [1, 0.5, 0]}
+        - {factors: [1, 1, 1]}
+"""
+
+
+class TestCurveErrors:
+    def test_they_are_read(self, tmp_path: Path) -> None:
+        law = load_laws(write(tmp_path, CURVES))["ours"]
+        assert law.curve_error == pytest.approx(0.001 * 10**0.5)
+        assert (law.curve_settings, law.metric) == (5, "train/loss")
+        assert [s.settings for s in law.schedules] == [4, 0]
+
+    @pytest.mark.parametrize(
+        ("old", "new", "said"),
+        [
+            ("curve_settings: 5", "curve_settings: 0", "wanted a positive whole number"),
+            ("        curve_settings: 5\n", "", "belong together"),
+            ("[0.002, 0.004]", "[-1]", "wanted 0 or more"),
+            ("[0.002, 0.004]", "0.1", "wanted a list of numbers"),
+            ("[1, 0.5, 0]", "[2, 0]", "numbers from 0 to 1"),
+            ("settings: 4, ", "", "how many the error is of"),
+            ("settings: 4, ", "what: 4, ", "is unknown"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, tmp_path: Path, old: str, new: str, said: str) -> None:
+        assert old in CURVES
+        with pytest.raises(PlannerError, match=said):
+            load_laws(write(tmp_path, CURVES.replace(old, new)))

@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from planner.errors import UnitError
 from planner.units import (
     LARGEST_COUNT,
+    count_of,
     format_bytes,
     format_count,
     format_flops,
+    format_plain,
     parse_count,
     parse_days,
     parse_flops,
@@ -224,3 +226,24 @@ def test_show(value: object, shown: str) -> None:
 )
 def test_formats(formatted: str, text: str) -> None:
     assert formatted == text
+
+
+@pytest.mark.parametrize(
+    ("value", "digits", "text"),
+    [
+        (168.3, 2, "170"),
+        (0.3771, 2, "0.38"),
+        (2, 3, "2"),
+        (12345.0, 3, "12,300"),
+        (1e-5, 2, "0.00001"),
+    ],
+)
+def test_plain_numbers_have_no_exponent(value: float, digits: int, text: str) -> None:
+    assert format_plain(value, digits) == text
+
+
+def test_counts_of_things() -> None:
+    assert count_of(1, "run") == "1 run"
+    assert count_of(0, "run") == "0 runs"
+    assert count_of(3417, "setting") == "3,417 settings"
+    assert count_of(2, "entry", "entries") == "2 entries"

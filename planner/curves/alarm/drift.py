@@ -9,6 +9,7 @@ any point of its whole length (`planner.curves.alarm.threshold`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -105,7 +106,8 @@ def find_drift(
         params: N; None: that of the curve.
         tolerance: How far (relative) a healthy residual may stray besides noise, the reference's
             own error, and what is unknown of the change of shape with size. None: nothing more for
-            a size that the reference holds, `SHAPE_TOLERANCE` for another or an unknown one.
+            a size that the reference holds, `SHAPE_TOLERANCE` for another or an unknown one; for a
+            law, what its error reaches with probability ``alpha``.
 
     Raises:
         CurveError: ``alpha`` or ``start`` is out of range, or the metrics differ.
@@ -167,7 +169,7 @@ def find_drift(
         count,
         shape=own,
         shape_sd=scale,
-        tolerance=_tolerance(reference, size) if tolerance is None else tolerance,
+        tolerance=_tolerance(reference, size, alpha) if tolerance is None else tolerance,
         wander=float(np.nanmedian(wander)),
         wander_points=max(_error_width(reference) * horizon / max(curve.every, 1.0), 1.0),
     )
@@ -192,7 +194,11 @@ def find_drift(
     )
 
 
-def _tolerance(reference: Reference, size: float | None) -> float:
+def _tolerance(reference: Reference, size: float | None, alpha: float) -> float:
+    if reference.source != "runs":
+        # a law's error goes one way for long, as a drift does
+        largest = float(np.nanmax(reference.stray(np.linspace(reference.start, 1.0, 64))))
+        return max(NormalDist().inv_cdf(1.0 - alpha / 2.0) * largest, SHAPE_TOLERANCE)
     if size is not None and any(abs(n / size - 1.0) <= _SAME_SIZE for n in reference.sizes):
         return 0.0
     return SHAPE_TOLERANCE

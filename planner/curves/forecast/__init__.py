@@ -14,6 +14,7 @@ ones. Which of `METHODS`:
 from __future__ import annotations
 
 from planner.curves.forecast.choose import BackTest, Choice, back_tests, choose
+from planner.curves.forecast.healthy import LeftOut, without_sick
 from planner.curves.forecast.law_shape import LawShape, law_methods
 from planner.curves.forecast.method import Estimate, Method, Pool
 from planner.curves.forecast.prefix import UndecidableError
@@ -22,6 +23,8 @@ from planner.curves.forecast.runs import (
     LEAST_FRACTION,
     METHODS,
     Forecast,
+    Forecasts,
+    forecast_archive,
     forecast_run,
     forecast_runs,
 )
@@ -34,13 +37,17 @@ __all__ = [
     "Choice",
     "Estimate",
     "Forecast",
+    "Forecasts",
     "LawShape",
+    "LeftOut",
     "Method",
     "Pool",
     "UndecidableError",
     "back_tests",
     "choose",
+    "forecast_archive",
     "forecast_run",
     "forecast_runs",
     "law_methods",
+    "without_sick",
 ]

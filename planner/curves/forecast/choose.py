@@ -10,6 +10,7 @@ import numpy as np
 from planner.curves.curve import Curve
 from planner.curves.forecast.method import Method, Pool, band
 from planner.curves.forecast.prefix import UndecidableError
+from planner.units import count_of
 
 # runs; the nearest sizes first
 _MOST_TESTS = 12
@@ -132,7 +133,7 @@ def choose(prefix: Curve, pool: Pool, methods: Sequence[Method]) -> Choice:
                 best, reached = method, error
     order = (best, *(m for m in methods if m is not best))
     count = len(base.errors)
-    runs = f"{count} finished run{'s' if count > 1 else ''}"
+    runs = count_of(count, "finished run")
     if best is default:
         why = f"mean error {level:.2%} in back-tests on {runs}"
         if count < _ENOUGH_TESTS:

@@ -13,6 +13,8 @@ The error has four parts, added in squares, none of them scaled:
   largest size where two sizes cannot tell the curvature, or the usual change with size
   (`planner.curves.reference.SIZE_DRIFT`) where one size cannot tell any;
 - how far the forecast moved since 60 % of what is logged.
+
+Where the shape is a law's, its stated error comes to them.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ from planner.curves.forecast.prefix import WINDOW, UndecidableError, last_fifth,
 from planner.curves.member import GRID, Member
 from planner.curves.reference import SIZE_DRIFT, Reference
 from planner.curves.shape import CURVATURE, size_weights
+from planner.units import count_of
 
 Float64 = NDArray[np.float64]
 
@@ -64,13 +67,13 @@ class Collapse:
         if self.reference is None:
             basis = _of_band(band(prefix, pool), window)
         else:
-            basis = _of_reference(self.reference, prefix, self.trusted)
+            basis = _of_reference(self.reference, prefix, self.trusted, window)
         size = float(prefix.facts.params or 0)
         weights = basis.weights(size) if self.extrapolate else basis.mean
         shapes = _shapes(basis.members, window)
         log_final = float(np.mean(logs - weights @ shapes))
         count = len(basis.sizes)
-        which = f"{count} size{'s' if count > 1 else ''}" if count else "the reference"
+        which = count_of(count, "size") if count else "the reference"
         how = ", extrapolated in log N" if self.extrapolate and count > 1 else ""
         return Estimate(
             log_final,
@@ -90,12 +93,14 @@ class _Basis:
         precision: How much each one's points tell of the stretch, shape ``(members,)``.
         final_variance: Of the log final losses, the mean.
         sizes: The different parameter counts; none where a member's is not known.
+        stray: Error of a shape that is a law's, relative.
     """
 
     members: list[Member]
     precision: Float64
     final_variance: float
     sizes: tuple[int, ...]
+    stray: float = 0.0
 
     @property
     def mean(self) -> Float64:
@@ -123,7 +128,7 @@ def _of_band(found: Pool, window: Float64) -> _Basis:
     )
 
 
-def _of_reference(reference: Reference, prefix: Curve, trusted: bool) -> _Basis:
+def _of_reference(reference: Reference, prefix: Curve, trusted: bool, window: Float64) -> _Basis:
     """Return what a reference holds.
 
     Raises:
@@ -144,6 +149,8 @@ def _of_reference(reference: Reference, prefix: Curve, trusted: bool) -> _Basis:
         np.ones(len(members)),
         float(np.mean([m.final_error**2 for m in members])),
         reference.sizes if known else (),
+        # of a law: its errors here and at the end, which differ in sign at worst
+        float(np.hypot(np.nanmean(reference.stray(window)), reference.stray(1.0))),
     )
 
 
@@ -163,6 +170,7 @@ def _error(prefix: Curve, basis: _Basis, shape: Float64, log_final: float) -> fl
     white = local_noise(*usable(prefix), 0.5 * at, at) ** 2 / points
     wander = _wander(basis.members, at) if len(basis.sizes) > 1 else 0.0
     variance = (1.0 + float(weights @ weights)) * (white + basis.final_variance + wander**2)
+    variance += basis.stray**2
     if len(basis.sizes) > 2:
         curved = float((basis.weights(size, 1.0) - basis.weights(size, 0.0)) @ shape)
         variance += (max(CURVATURE, 1.0 - CURVATURE) * curved) ** 2

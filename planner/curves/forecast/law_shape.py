@@ -16,16 +16,15 @@ from numpy.typing import NDArray
 from planner.curves.curve import Curve
 from planner.curves.forecast.method import Estimate, Method, Pool
 from planner.curves.forecast.prefix import UndecidableError, last_fifth, learning_rates
+from planner.curves.law_choice import FORMS, MULTI_POWER
 from planner.errors import LawError
 from planner.laws.law import Law
 from planner.laws.schedule import schedule_loss
 from planner.laws.surrogate import surrogate_curve
+from planner.units import count_of
 
 Float64 = NDArray[np.float64]
 
-SURROGATE = "surrogate"
-MULTI_POWER = "multi-power-law"
-_FORMS = {"collapse-surrogate": SURROGATE, "multi-power": MULTI_POWER}
 _LEAST_POINTS = 3
 _MOST_TESTS = 12
 # fewer runs do not tell how far the law errs
@@ -53,8 +52,8 @@ class LawShape:
             log_final,
             error,
             (),
-            f"the law {self.law.name!r} laid on the run's last fifth; it errs so on {len(errors)} "
-            "finished runs",
+            f"the law {self.law.name!r} laid on the run's last fifth; it errs so on "
+            f"{count_of(len(errors), 'finished run')}",
         )
 
     def _laid_on(self, prefix: Curve) -> float:
@@ -114,7 +113,7 @@ def law_methods(laws: Mapping[str, Law]) -> dict[str, Method]:
     """Return a method for each form of law that has a shape; the first law of a form counts."""
     found: dict[str, Method] = {}
     for law in laws.values():
-        name = _FORMS.get(law.form)
+        name = FORMS.get(law.form)
         if name is not None:
             found.setdefault(name, LawShape(name, law))
     return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.curves.curve import Curve
+from planner.curves.curve import Curve, RunFacts
 from planner.curves.normalize import log_excess
+from planner.curves.schedule import Schedule
+from planner.units import count_of
 
 Float64 = NDArray[np.float64]
 
@@ -40,7 +42,7 @@ def last_fifth(prefix: Curve, *, least: int) -> tuple[Float64, Float64]:
     """
     times, logs = usable(prefix)
     if times.size < least:
-        raise UndecidableError(f"{times.size} points are logged, and {least} are needed")
+        raise UndecidableError(f"{count_of(times.size, 'point')} logged, and {least} are needed")
     first = min(int(np.searchsorted(times, WINDOW * times[-1] - 1e-12)), times.size - least)
     return times[first:], logs[first:]
 
@@ -51,16 +53,25 @@ def learning_rates(curve: Curve) -> Float64:
     Raises:
         UndecidableError: The schedule or its peak is not known, or not to the end.
     """
-    if curve.horizon is None or curve.schedule is None or not curve.facts.lr:
+    return schedule_rates(curve.facts, curve.schedule, curve.horizon)
+
+
+def schedule_rates(facts: RunFacts, schedule: Schedule | None, horizon: int | None) -> Float64:
+    """Return the same of what is known of a run.
+
+    Raises:
+        UndecidableError: As `learning_rates`.
+    """
+    if horizon is None or schedule is None or not facts.lr:
         raise UndecidableError("the learning rate of every step is not known")
-    if not curve.schedule.covers(1.0):
+    if not schedule.covers(1.0):
         raise UndecidableError("the learning-rate schedule is known for the logged part only")
-    steps = np.arange(1, curve.horizon + 1)
-    rates = curve.facts.lr * curve.schedule.at(steps / curve.horizon)
-    warmup = min(curve.facts.warmup_steps or 0, curve.horizon)
+    steps = np.arange(1, horizon + 1)
+    rates = facts.lr * schedule.at(steps / horizon)
+    warmup = min(facts.warmup_steps or 0, horizon)
     if warmup:  # logs seldom show the first steps
-        rates[:warmup] = np.minimum(rates[:warmup], curve.facts.lr * steps[:warmup] / warmup)
-    rates[0] = max(rates[0], 1e-9 * curve.facts.lr)
+        rates[:warmup] = np.minimum(rates[:warmup], facts.lr * steps[:warmup] / warmup)
+    rates[0] = max(rates[0], 1e-9 * facts.lr)
     return np.asarray(rates)
 
 

@@ -14,12 +14,14 @@ from planner.curves.errors import CurveError
 from planner.curves.forecast.choose import back_tests, choose
 from planner.curves.forecast.collapse import Collapse
 from planner.curves.forecast.combined import Combined
+from planner.curves.forecast.healthy import LeftOut, without_sick
 from planner.curves.forecast.interval import LARGEST_LOG, interval
-from planner.curves.forecast.law_shape import MULTI_POWER, SURROGATE, law_methods
+from planner.curves.forecast.law_shape import law_methods
 from planner.curves.forecast.method import Method, Pool
 from planner.curves.forecast.prefix import UndecidableError, usable
 from planner.curves.forecast.schedule_law import ScheduleLaw
 from planner.curves.forecast.simple import Current, PowerLaw, SizeLaw
+from planner.curves.law_choice import MULTI_POWER, SURROGATE
 from planner.curves.load import load_curves
 from planner.curves.normalize import final_loss
 from planner.curves.reference import Reference
@@ -92,6 +94,19 @@ class Forecast:
         return self.final is not None
 
 
+@dataclass(frozen=True, slots=True)
+class Forecasts:
+    """What `forecast_archive` found.
+
+    Attributes:
+        runs: The forecasts, by name.
+        left_out: Finished runs that none of them rests on, by name.
+    """
+
+    runs: tuple[Forecast, ...]
+    left_out: tuple[LeftOut, ...] = ()
+
+
 def forecast_runs(
     archive: Archive,
     runs: Sequence[str] = (),
@@ -104,7 +119,37 @@ def forecast_runs(
     laws: Mapping[str, Law] | None = None,
     plans: Sequence[Plan] = (),
 ) -> list[Forecast]:
+    """Return the forecasts of `forecast_archive`; arguments and errors as there."""
+    found = forecast_archive(
+        archive,
+        runs,
+        at=at,
+        metric=metric,
+        level=level,
+        method=method,
+        references=references,
+        laws=laws,
+        plans=plans,
+    )
+    return list(found.runs)
+
+
+def forecast_archive(
+    archive: Archive,
+    runs: Sequence[str] = (),
+    *,
+    at: float | None = None,
+    metric: str | None = None,
+    level: float = 0.9,
+    method: str = AUTO,
+    references: Sequence[str] | Reference = (),
+    laws: Mapping[str, Law] | None = None,
+    plans: Sequence[Plan] = (),
+) -> Forecasts:
     """Forecast final losses.
+
+    Finished runs that diverged or deviate from their band are not used to forecast others
+    (`planner.curves.forecast.healthy`), unless ``references`` names them.
 
     Args:
         archive: The archive.
@@ -136,8 +181,10 @@ def forecast_runs(
     check_method(method, methods)
     curves = named_curves(archive, metric=metric, plans=plans)
     chosen = _named(curves, runs, "RUN") if runs else curves
-    pool = Pool.of(curves)
+    healthy, left_out = without_sick(curves)
+    pool = Pool.of(healthy)
     if references and not isinstance(references, Reference):
+        left_out = ()
         asked = _named(curves, references, "--reference")
         pool = Pool.of(asked)
         for curve in asked:
@@ -145,10 +192,11 @@ def forecast_runs(
                 raise CurveError(f"{curve.facts.name} is not finished", field="--reference")
     if not runs and at is None:
         chosen = [curve for curve in chosen if not curve.finished]
-    return [
+    found = [
         forecast_run(curve, pool, at=at, level=level, method=method, methods=methods)
         for curve in chosen
     ]
+    return Forecasts(tuple(found), left_out)
 
 
 def named_curves(

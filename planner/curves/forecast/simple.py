@@ -13,6 +13,7 @@ from planner.curves.forecast.prefix import UndecidableError, local_noise, usable
 from planner.curves.shape import CURVATURE, size_weights
 from planner.kernel import Ragged
 from planner.kernel.fits import fit_power
+from planner.units import count_of
 
 _LEAST_POINTS = 5
 # of what is logged: the start falls by another law
@@ -31,7 +32,7 @@ class PowerLaw:
         chosen = times >= _FIRST * (prefix.at or 0.0)
         count = int(np.count_nonzero(chosen))
         if count < _LEAST_POINTS:
-            raise UndecidableError(f"{count} points are too few for a power law")
+            raise UndecidableError(f"{count_of(count, 'point')} logged, too few for a power law")
         x, y = times[chosen], np.exp(logs[chosen])
         scale = float(y[-1])
         fit = fit_power(

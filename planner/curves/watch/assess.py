@@ -14,6 +14,8 @@ from planner.curves.alarm.drift import DriftReport, find_drift
 from planner.curves.alarm.spikes import Spike, find_spikes
 from planner.curves.forecast import Forecast, Pool, forecast_run
 from planner.curves.forecast.collapse import Collapse
+from planner.curves.forecast.prefix import UndecidableError
+from planner.curves.law_reference import LawReferences
 
 if TYPE_CHECKING:
     from planner.curves.curve import Curve
@@ -52,6 +54,7 @@ class Assessment:
         alarms: By step.
         spikes: Single jumps of the loss; no alarm.
         forecast: Of the final loss, if the run follows the reference; None without one.
+        why: Why there is no reference, where laws were to give one.
     """
 
     curve: Curve
@@ -61,6 +64,7 @@ class Assessment:
     alarms: tuple[Alarm, ...]
     spikes: tuple[Spike, ...]
     forecast: Forecast | None
+    why: str = ""
 
     @property
     def state(self) -> State:
@@ -73,7 +77,8 @@ class Assessment:
     def reason(self) -> str:
         """Why nothing is said of drift; empty where it is."""
         if self.drift is None:
-            return "no reference: only divergence and spikes are looked for"
+            looked = "only divergence and spikes are looked for"
+            return f"{self.why}: {looked}" if self.why else f"no reference: {looked}"
         return self.drift.reason
 
     @property
@@ -112,7 +117,7 @@ class Assessment:
 
 def assess(
     curve: Curve,
-    reference: Reference | None = None,
+    reference: Reference | LawReferences | None = None,
     *,
     alpha: float = 0.01,
     tolerance: float | None = None,
@@ -121,7 +126,8 @@ def assess(
 
     Args:
         curve: What was logged.
-        reference: What it should look like; None: only what needs none is looked for.
+        reference: What it should look like, or laws that say it; None: only what needs none is
+            looked for.
         alpha: Probability of a drift alarm over a whole healthy run.
         tolerance: As for `planner.curves.alarm.find_drift`.
 
@@ -133,6 +139,12 @@ def assess(
         for found in find_divergence(curve.steps, curve.values)
     ]
     drift = forecast = None
+    why = ""
+    if isinstance(reference, LawReferences):
+        try:
+            reference = reference.of(curve.facts, curve.schedule, curve.horizon, curve.metric)
+        except UndecidableError as error:
+            reference, why = None, str(error)
     if reference is not None:
         drift = find_drift(curve, reference, alpha=alpha, tolerance=tolerance)
         follows = Collapse(reference=reference, trusted=True)
@@ -160,6 +172,7 @@ def assess(
         tuple(alarms),
         tuple(find_spikes(curve.steps, curve.values)),
         forecast,
+        why,
     )
 
 
