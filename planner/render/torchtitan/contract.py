@@ -67,5 +67,10 @@ CONTRACT = Contract(
             "FlexAttention, masked by document: rendered with its scaled dot product instead, "
             "which is causal over the whole sequence",
         ),
+        Capability(
+            "no accelerator",
+            "by itself",
+            "takes CUDA for granted; the script lends it the host instead, for trying a bundle out",
+        ),
     ),
 )
