@@ -77,7 +77,8 @@ test-cerebras: $(CEREBRAS)/.done/wheel
 	$(CEREBRAS)/bin/$(PIP) check
 	PLANNER_REQUIRE_CEREBRAS=1 $(CEREBRAS)/bin/pytest -m cerebras $(PYTEST_ARGS)
 
-# The real trainers that are rendered for, beside the package: about 2 GB.
+# The real trainers that are rendered for, beside the package: about 3 GB. torchtitan imports triton,
+# which PyTorch for CPUs does not bring.
 test-trainers: $(TRAINERS)/.done/wheel
 	PLANNER_REQUIRE_TRAINERS=1 $(TRAINERS)/bin/pytest -m trainers $(PYTEST_ARGS)
 
@@ -173,7 +174,7 @@ $(TRAINERS)/.done/venv: .ci/make-venv .ci/constraints-train.txt .ci/constraints-
 $(TRAINERS)/.done/wheel: $(TRAINERS)/.done/venv $(DONE)/wheel
 	$(TRAINERS)/bin/$(PIP) install -q --force-reinstall --no-deps build/wheel/*.whl
 	$(TRAINERS)/bin/$(PIP) install -q "$$(echo build/wheel/*.whl)[test,train]" \
-	  "transformers[torch]" ai2-olmo-core \
+	  "transformers[torch]" ai2-olmo-core torchtitan triton \
 	  -c .ci/constraints-train.txt -c .ci/constraints-trainers.txt
 	@touch $@
 

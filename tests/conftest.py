@@ -19,7 +19,7 @@ LAUNCHER_PACKAGES = ("kubernetes_validate", "kubeflow_trainer_api", "sky")
 _CI = os.environ.get("CI", "") not in ("", "0", "false")
 
 # What `make test-trainers` installs.
-TRAINERS = ("transformers", "olmo_core")
+TRAINERS = ("transformers", "olmo_core", "torchtitan")
 
 RunPlanner = Callable[..., "subprocess.CompletedProcess[str]"]
 

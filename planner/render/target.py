@@ -33,6 +33,7 @@ _TRAINERS = {
     "modelzoo": "planner.render.modelzoo.trainer:ModelZoo",
     "olmo-core": "planner.render.olmo_core.trainer:OlmoCore",
     "torch": "planner.render.reference:Reference",
+    "torchtitan": "planner.render.torchtitan.trainer:TorchTitan",
 }
 _LAUNCHERS = {
     "cs3": "planner.render.cs3:Cs3",

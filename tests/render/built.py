@@ -107,6 +107,7 @@ def script_of(folder: Path) -> Any:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where torchtitan looks for the source of its configuration
     spec.loader.exec_module(module)
     return module
 
@@ -311,10 +312,75 @@ def olmo_core(run: Run, bundle: Path, seed: int = 0) -> Built:
     )
 
 
+def torchtitan(run: Run, bundle: Path, seed: int = 0) -> Built:
+    """Build with torchtitan's Llama 3, optimizers and schedulers, as its trainer does."""
+    folder = bundle / run.name
+    script = script_of(folder)
+    found, model, _ = script.build(script.read_config(folder / f"config-seed{seed}.yaml"))
+    model.to_empty(device="cpu")
+    model.init_weights(buffer_device=None)
+    optimizers = found.optimizer.build(model_parts=[model])
+    schedulers = found.lr_scheduler.build(optimizers=optimizers, training_steps=run.steps)
+    (optimizer,), (scheduler,) = optimizers.optimizers, schedulers.schedulers
+    shape = run.model
+    # None leaves the product to PyTorch, which divides it by the root of the head's dimension.
+    (attention,) = {
+        layer.attention.scaling or 1 / math.sqrt(layer.attention.head_dim)
+        for layer in model.layers.values()
+    }
+    groups = groups_by_parameter(optimizer)
+    kv, width = shape.n_kv_heads * shape.head_dim, shape.n_heads * shape.head_dim
+    every = slice(None)
+    places = {
+        "attention.qkv_linear.wq": ("attn_qkv", "attention.qkv", slice(0, width)),
+        "attention.qkv_linear.wk": ("attn_qkv", "attention.qkv", slice(width, width + kv)),
+        "attention.qkv_linear.wv": ("attn_qkv", "attention.qkv", slice(width + kv, None)),
+        "attention.wo": ("attn_out", "attention.out", every),
+        "feed_forward.w1": ("ffn_in", "ffn.inner", slice(0, shape.d_ffn)),
+        "feed_forward.w3": ("ffn_in", "ffn.inner", slice(shape.d_ffn, None)),
+        "feed_forward.w2": ("ffn_out", "ffn.out", every),
+        "attention_norm": ("norm", "attention_norm", every),
+        "ffn_norm": ("norm", "ffn_norm", every),
+    }
+    top = {
+        "tok_embeddings.weight": ("embedding", "embedding.weight"),
+        "norm.weight": ("final_norm", "norm.weight"),
+        "lm_head.weight": ("unembedding", "unembedding.weight"),
+    }
+
+    def parts() -> Iterator[Part]:
+        for name, weight in model.named_parameters():
+            group = {**groups[id(weight)], "lr": groups[id(weight)]["initial_lr"]}
+            if name in top:
+                tensor_class, reference = top[name]
+                yield Part(name, tensor_class, weight, reference, every, 1.0, group)
+                continue
+            match = re.fullmatch(r"layers\.(\d+)\.(.+)\.(weight|bias)", name)
+            assert match is not None, name
+            owner, place, rows = places[match[2]]
+            bias = match[3] == "bias"
+            yield Part(
+                name,
+                "bias" if bias else owner,
+                weight,
+                f"blocks.{match[1]}.{place}.{match[3]}",
+                rows,
+                1.0,
+                group,
+                owner=owner if bias else None,
+                attention=attention if match[2].endswith("wq") else None,
+            )
+
+    betas = {tuple(group["betas"]) for group in optimizer.param_groups}
+    assert len(betas) == 1
+    return Built(model, tuple(parts()), betas.pop(), scheduler.lr_lambdas[0], 1.0)
+
+
 BUILDERS: dict[str, Callable[..., Built]] = {
     "torch": torch_reference,
     "hf-granite": hf_granite,
     "olmo-core": olmo_core,
+    "torchtitan": torchtitan,
 }
 
 

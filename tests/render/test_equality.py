@@ -41,9 +41,16 @@ ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
         "biased": {**GROUPED, "biases": True, "tied": True},
         "layernorm": {**LLAMA, "norm": "layernorm", "biases": True, "position": "none"},
     },
+    # Tied heads need both multipliers native: they are refused but under `standard`, see below.
+    "torchtitan": {"llama": LLAMA, "biased": {**GROUPED, "biases": True}},
 }
 EPS = dict.fromkeys(ARCHITECTURES, (1e-8, "exact"))
-PACKAGES = {"torch": "torch", "hf-granite": "transformers", "olmo-core": "olmo_core"}
+PACKAGES = {
+    "torch": "torch",
+    "hf-granite": "transformers",
+    "olmo-core": "olmo_core",
+    "torchtitan": "torchtitan",
+}
 
 
 def cases() -> list[Any]:

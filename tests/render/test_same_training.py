@@ -66,6 +66,7 @@ def gap(left: list[float], right: list[float]) -> float:
 TRAINED = {
     "hf-granite": "transformers",
     "olmo-core": "olmo_core",
+    "torchtitan": "torchtitan",
 }
 
 

@@ -32,7 +32,10 @@ CONFIG = "config-seed0.yaml"
 MARKS = {
     "hf-granite": "checkpoint-{}/trainer_state.json",
     "olmo-core": "step{}/.metadata.json",
+    "torchtitan": "checkpoint/step-{}/.metadata",
 }
+# The way of sharing work between processes that is not the default.
+OTHER = {"olmo-core": "fsdp", "torchtitan": "ddp"}
 
 
 @dataclass(frozen=True)
@@ -172,15 +175,15 @@ def test_two_processes_train_as_one(whole: Trained, tmp_path: Path) -> None:
     assert found < 1e-4
 
 
-def test_fsdp_trains_as_one_process(whole: Trained, tmp_path: Path, data: Path) -> None:
-    if whole.target != "olmo-core":
+def test_the_other_way_trains_as_one_process(whole: Trained, tmp_path: Path, data: Path) -> None:
+    if whole.target not in OTHER:
         pytest.skip("data parallel only")
-    options = {"micro_batch": 2, "parallel": "fsdp"}
-    bundle("olmo-core", tmp_path / "jobs", data, options)
+    options = {"micro_batch": 2, "parallel": OTHER[whole.target]}
+    bundle(whole.target, tmp_path / "jobs", data, options)
     two = start(tmp_path / "jobs" / "small", 0, tmp_path / "two", processes=2)
     assert two.returncode == 0, two.stderr[-3000:]
     found = gap(tmp_path / "two", whole.output)
-    print(f"\nolmo-core: two sharded processes against one {found:.1e}")
+    print(f"\n{whole.target}: two processes by {OTHER[whole.target]} against one {found:.1e}")
     assert found < 1e-4
 
 
@@ -207,10 +210,11 @@ def test_a_run_that_diverges_says_so_and_saves_nothing(
 @pytest.mark.parametrize("target", TRAINED)
 def test_the_real_classes_accept(target: str, tmp_path: Path, data: Path) -> None:
     pytest.importorskip(TRAINED[target])
+    shapes = [{}, {"biases": True, "tied": target != "torchtitan"}]
     runs = [
-        small_run(name=f"{precision}-{biases}", precision=precision, biases=biases, tied=biases)
+        small_run(name=f"{precision}-{number}", precision=precision, **shape)
         for precision in ("bf16", "fp32")
-        for biases in (False, True)
+        for number, shape in enumerate(shapes)
     ]
     bundle(target, tmp_path, data, {}, *runs)
     for check in check_bundle(tmp_path):
@@ -235,6 +239,18 @@ REFUSED = {
         ("attention_residual_alpha:", "attention_residual_alfa:", "alfa"),
         ('activation: "silu"', 'activation: "relu"', "relu' is not a valid"),
         ("attention.w_out", "attention.w_o", "w_out"),
+        ("data:\n", "dada:\n", "data: is missing"),
+    ],
+    "torchtitan": [
+        ("disable_cuda_graphs:", "disable_cuda_graphz:", "graphz"),
+        ("data_parallel_shard_degree:", "data_parallel_shard_degre:", "shard_degre"),
+        ("  interval:", "  intervall:", "intervall"),
+        ('mixed_precision_param: "float32"', 'mixed_precision_param: "float8"', "float8"),
+        ('async_mode: "disabled"', 'async_mode: "disable"', "disable"),
+        ('activation_checkpoint: "selective"', 'activation_checkpoint: "some"', "selective"),
+        ("hidden_dim:", "hidden_dimm:", "hidden_dim"),
+        ("attention.wo", "attention.wp", "wo"),
+        ("n_layers: 3", "n_layers: 4", "parameters"),
         ("data:\n", "dada:\n", "data: is missing"),
     ],
 }

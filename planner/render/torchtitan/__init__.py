@@ -1,0 +1,1 @@
+"""Trainer ``torchtitan``: torchtitan 0.3."""
