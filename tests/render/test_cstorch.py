@@ -210,7 +210,9 @@ def test_the_launcher_starts_the_script(mode: str, more: list[str], tmp_path: Pa
     render_plan(plan, "cstorch", tmp_path / "jobs", options={"runs_dir": nasty})
     python = tmp_path / "bin" / "python"
     python.parent.mkdir()
-    python.write_text('#!/bin/bash\nif [[ $1 == -* ]]; then exit; fi\nprintf "%s\\0" "$@" >"$OUT"\n')
+    python.write_text(
+        '#!/bin/bash\nif [[ $1 == -* ]]; then exit; fi\nprintf "%s\\0" "$@" >"$OUT"\n'
+    )
     python.chmod(0o755)
     subprocess.run(
         ["bash", str(tmp_path / "jobs" / "launch.sh"), mode, "--backend", "CPU"],

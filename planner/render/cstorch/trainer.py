@@ -46,7 +46,7 @@ class Cstorch:
             options,
             contract=CONTRACT,
             lower=lowered,
-            finished=lambda run: f"checkpoint_{run.steps}.json",
+            finished=lambda run: f"checkpoint_{run.steps}.whole",
             modes={"compile": ("--compile-only",)},
             torchrun=False,
             values=lambda run: {

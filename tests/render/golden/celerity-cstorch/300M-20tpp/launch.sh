@@ -101,4 +101,4 @@ start() {
   fi
 }
 
-start 0 config-seed0.yaml checkpoint_3755.json "$@"
+start 0 config-seed0.yaml checkpoint_3755.whole "$@"
