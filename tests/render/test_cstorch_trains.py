@@ -1,4 +1,4 @@
-"""The rendered script in the hands of cerebras_pytorch: trains, goes on, lowers (make test-cerebras)."""
+"""The rendered script with cerebras_pytorch: trains, goes on, lowers (make test-cerebras)."""
 
 from __future__ import annotations
 
@@ -266,8 +266,8 @@ print(fw_user_serialize(batches, name="DataLoader function", from_usr=True, recu
 WORK = """
 import json, sys
 rank, systems, workers, arguments = json.loads(sys.argv[1])
-from cerebras.pytorch.distributed.cluster_resolver import ApplianceWorkerClusterResolver, ClusterResolver
-ApplianceWorkerClusterResolver.configure(rank, systems * workers, systems, workers)
+from cerebras.pytorch.distributed.cluster_resolver import ApplianceWorkerClusterResolver as Worker
+Worker.configure(rank, systems * workers, systems, workers)
 import cerebras.pytorch as cstorch
 from cerebras.pytorch.backend import Backend
 from cerebras.appliance.appliance_client import fw_user_deserialize
@@ -277,7 +277,8 @@ assert cstorch.distributed.is_streamer()
 cstorch.distributed._set_streaming_batch_sizes([[arguments[2] // systems]] * systems)
 read = fw_user_deserialize(sys.stdin.read().strip(), name="DataLoader function", from_usr=True)
 for rows in read(*arguments):
-    print(json.dumps([str(rows["input_ids"].dtype), rows["input_ids"].tolist(), rows["labels"].tolist()]))
+    inputs, labels = rows["input_ids"], rows["labels"]
+    print(json.dumps([str(inputs.dtype), inputs.tolist(), labels.tolist()]))
 """
 
 
