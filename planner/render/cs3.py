@@ -57,12 +57,12 @@ class Cs3:
 
         def of_run(jobs: Sequence[Job]) -> dict[str, Any]:
             first = jobs[0]
+            words = {mode: bash_words(command[1:]) for mode, command in first.commands.items()}
             return {
                 "run_digest": runs[first.run].digest,
                 "first": first,
-                "words": {
-                    mode: bash_words(command[1:]) for mode, command in first.commands.items()
-                },
+                "words": words,
+                "uses_bundle": any('"$bundle"' in line for line in words.values()),
             }
 
         files = render_scripts(context, output, "cs3", {"root": options.runs_dir}, of_run)

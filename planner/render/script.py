@@ -14,11 +14,11 @@ from pydantic import Field
 from planner.render.about import about_run
 from planner.render.errors import CannotExpressError
 from planner.render.schedule import pieces
-from planner.render.target import Job, Output, Slot
+from planner.render.target import Job, Output, Slot, Word
 from planner.render.training_options import TrainingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from planner.plan.model import Run
     from planner.render.contract import Contract
@@ -63,6 +63,9 @@ def render_script(
     contract: Contract,
     lower: Callable[[Run], Lowered],
     finished: Callable[[Run], str],
+    modes: Mapping[str, Sequence[str]] | None = None,
+    torchrun: bool = True,
+    values: Callable[[Run], Mapping[str, Any]] | None = None,
 ) -> Output:
     """Return ``RUN/train.py`` and ``RUN/config-seedK.yaml`` of every run, and their jobs.
 
@@ -72,6 +75,9 @@ def render_script(
         contract: Its contract, whose name is also that of its folder of templates.
         lower: What makes the target's settings of a run.
         finished: The file, below a run's output, that is there once it is done.
+        modes: Further modes of the launcher, and what they add to the arguments of a training.
+        torchrun: Whether torchrun can start the script.
+        values: Further values for a run's template.
 
     Raises:
         CannotExpressError: If the target cannot run what the plan says.
@@ -105,11 +111,15 @@ def render_script(
             "precision": options.precision or run.precision,
             "micro": options.micro_batch or run.batch.micro,
             "checkpoint_steps": options.checkpoint_steps or max(1, run.steps // 10),
+            **(values(run) if values else {}),
+        }
+        further: dict[str, tuple[Word, ...]] = {
+            mode: ("python", *fit, *more) for mode, more in (modes or {}).items()
         }
         for seed in run.seeds:
             config = f"{folder}/config-seed{seed}.yaml"
-            values = {**shared, "seed": seed, "about": about_run(context.plan, run, seed)}
-            files[config] = context.engine.render(f"{name}/config.yaml.j2", values)
+            given = {**shared, "seed": seed, "about": about_run(context.plan, run, seed)}
+            files[config] = context.engine.render(f"{name}/config.yaml.j2", given)
             jobs.append(
                 context.job(
                     run,
@@ -119,9 +129,10 @@ def render_script(
                     commands={
                         "fit": ("python", *fit),
                         "validate": ("python", program, Slot.CONFIG, "--check"),
+                        **further,
                     },
                     program="python",
-                    torchrun=fit,
+                    torchrun=fit if torchrun else (),
                     reads=reads,
                     processes=run.batch.data_parallel,
                 )

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 # Name -> "module:class". The first launcher named by a trainer is its default.
 _TRAINERS = {
+    "cstorch": "planner.render.cstorch.trainer:Cstorch",
     "hf-granite": "planner.render.hf_granite.trainer:Granite",
     "modelzoo": "planner.render.modelzoo.trainer:ModelZoo",
     "olmo-core": "planner.render.olmo_core.trainer:OlmoCore",

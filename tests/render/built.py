@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,10 @@ from planner.plan import Plan, Run, sealed
 from planner.plan.model import Parametrization, Params
 from planner.render import render_plan
 
+from .backend import cpu_backend
 from .plans import make_plan, make_run
+
+CEREBRAS = ("cstorch", "modelzoo")
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,7 @@ class Built:
         factor: Share of the peak learning rate that update number i uses.
         logits: What logits are multiplied by.
         eps: ``exact`` if every class can have its own epsilon.
+        rounding: Of learning rates, as a share of the peak.
     """
 
     model: Any
@@ -83,6 +88,7 @@ class Built:
     factor: Callable[[int], float]
     logits: float
     eps: str = "exact"
+    rounding: float = 0.0
 
 
 def counted_run(rule: Parametrization, **changes: Any) -> Run:
@@ -97,7 +103,8 @@ def counted_run(rule: Parametrization, **changes: Any) -> Run:
 def write(run: Run, rule: Parametrization, target: str, folder: Path, **options: Any) -> Plan:
     """Render a plan of one run into a folder; return the plan."""
     plan = sealed(make_plan(run, rule=rule))
-    render_plan(plan, f"{target}+local", folder, options=options)
+    launcher = "cs3" if target in CEREBRAS else "local"
+    render_plan(plan, f"{target}+{launcher}", folder, options=options)
     return plan
 
 
@@ -376,7 +383,197 @@ def torchtitan(run: Run, bundle: Path, seed: int = 0) -> Built:
     return Built(model, tuple(parts()), betas.pop(), scheduler.lr_lambdas[0], 1.0)
 
 
+def cstorch(run: Run, bundle: Path, seed: int = 0) -> Built:
+    """Build with the script's own model and cerebras_pytorch's AdamW and schedulers."""
+    cpu_backend()
+    folder = bundle / run.name
+    script = script_of(folder)
+    config = script.read_config(folder / f"config-seed{seed}.yaml")
+    model, shape = script.make_model(config), run.model
+    script.draw(model, config)
+    optimizer = script.make_optimizer(model, config)
+    schedule = script.make_schedule(optimizer, config)
+    groups = groups_by_parameter(optimizer)
+    peaks = {
+        id(group): scale
+        for group, scale in zip(optimizer.param_groups, schedule.adjustment_scalars, strict=True)
+    }
+    (attention,) = {block.attention.scale for block in model.blocks}
+    kv, width = shape.n_kv_heads * shape.head_dim, shape.n_heads * shape.head_dim
+    gate = shape.d_ffn if shape.gated else 0
+    every = slice(None)
+    places = {
+        "attention.q": ("attn_qkv", "attention.qkv", slice(0, width)),
+        "attention.k": ("attn_qkv", "attention.qkv", slice(width, width + kv)),
+        "attention.v": ("attn_qkv", "attention.qkv", slice(width + kv, width + 2 * kv)),
+        "attention.out": ("attn_out", "attention.out", every),
+        "ffn.gate": ("ffn_in", "ffn.inner", slice(0, gate)),
+        "ffn.inner": ("ffn_in", "ffn.inner", slice(gate, gate + shape.d_ffn)),
+        "ffn.out": ("ffn_out", "ffn.out", every),
+        "attention_norm": ("norm", "attention_norm", every),
+        "ffn_norm": ("norm", "ffn_norm", every),
+    }
+    top = {"embedding": "embedding", "norm": "final_norm", "unembedding": "unembedding"}
+
+    def multiplier(block: Any, path: str) -> float:
+        if path in ("attention.out", "ffn.out"):
+            return float(block.factors[path == "ffn.out"])
+        owner = block.get_submodule(path if path.endswith("norm") else path.partition(".")[0])
+        return float(owner.factor)
+
+    def parts() -> Iterator[Part]:
+        for name, weight in model.named_parameters():
+            path, _, last = name.rpartition(".")
+            group = {**groups[id(weight)], "lr": peaks[id(groups[id(weight)])]}
+            if path in top:
+                native = model.head_factor if path == "unembedding" else getattr(model, path).factor
+                yield Part(name, top[path], weight, name, every, native, group)
+                continue
+            _, number, place = path.split(".", 2)
+            block = model.blocks[int(number)]
+            owner, reference, rows = places[place]
+            native, bias = multiplier(block, place), last == "bias" and owner != "norm"
+            if bias:
+                native *= block.get_submodule(place).bias_factor
+            yield Part(
+                name,
+                "bias" if bias else owner,
+                weight,
+                f"blocks.{number}.{reference}.{last}",
+                rows,
+                native,
+                group,
+                owner=owner if bias else None,
+                attention=attention if place == "attention.q" else None,
+            )
+
+    return Built(
+        model,
+        tuple(parts()),
+        tuple(optimizer.defaults["betas"]),
+        stepped(run, optimizer, [schedule], lambda group: group["lr"] / peaks[id(group)]),
+        model.head_factor,
+        rounding=2e-7,
+    )
+
+
+def stepped(
+    run: Run, optimizer: Any, schedulers: list[Any], share: Callable[[Any], Any]
+) -> Callable[[int], float]:
+    """Return the share of the peak by update, found by stepping cerebras_pytorch's schedulers."""
+
+    @cache
+    def rates() -> list[float]:
+        found = []
+        for _ in range(run.steps):
+            found.append(float(share(optimizer.param_groups[0])))
+            optimizer.step()
+            for scheduler in schedulers:
+                scheduler.step()
+        return found
+
+    return lambda update: rates()[update]
+
+
+def modelzoo(run: Run, bundle: Path, seed: int = 0) -> Built:
+    """Build with ModelZoo's GPT, and its parameter groups, optimizer and schedulers."""
+    from .zoo import build_zoo
+
+    params = bundle / run.name / f"params-seed{seed}.yaml"
+    model, optimizer, schedulers = build_zoo(params.read_text())
+    shape, inner = run.model, model.model
+    layers = inner.transformer_decoder.layers
+    (attention,) = {
+        layer.self_attn.attention_logits_alpha
+        / (shape.head_dim if layer.self_attn.scale_qk_dot_by_d else math.sqrt(shape.head_dim))
+        for layer in layers
+    }
+    rate, *decays = schedulers
+    nested = getattr(rate, "_scheduler_nested", rate)
+    peak = max(
+        getattr(part, name)
+        for part in getattr(nested, "_schedulers", [nested])
+        for name in ("initial_learning_rate", "end_learning_rate", "learning_rate")
+        if hasattr(part, name)
+    )
+    groups = groups_by_parameter(optimizer)
+
+    def trained(weight: Any) -> dict[str, Any]:
+        """What the optimizer does, in float64; the schedulers set it in float32."""
+        group = groups[id(weight)]
+        decay = group["weight_decay"]
+        for scheduler in decays:
+            if scheduler._should_apply_to_param_group(group):
+                assert math.isclose(float(decay), scheduler.val, rel_tol=1e-6)
+                decay = scheduler.val
+        scale = group.get("adjust_learning_rate", 1.0)
+        return {"lr": peak * scale, "weight_decay": decay, "eps": group["eps"]}
+
+    kv, width = shape.n_kv_heads * shape.head_dim, shape.n_heads * shape.head_dim
+    gate = shape.d_ffn if shape.gated else 0
+    every = slice(None)
+    places = {
+        "self_attn.proj_q_dense_layer": ("attn_qkv", "attention.qkv", slice(0, width)),
+        "self_attn.proj_k_dense_layer": ("attn_qkv", "attention.qkv", slice(width, width + kv)),
+        "self_attn.proj_v_dense_layer": (
+            "attn_qkv",
+            "attention.qkv",
+            slice(width + kv, width + 2 * kv),
+        ),
+        "self_attn.proj_output_dense_layer": ("attn_out", "attention.out", every),
+        "ffn.ffn.0.linear_layer_for_glu": ("ffn_in", "ffn.inner", slice(0, gate)),
+        "ffn.ffn.0.linear_layer": ("ffn_in", "ffn.inner", slice(gate, gate + shape.d_ffn)),
+        "ffn.ffn.1.linear_layer": ("ffn_out", "ffn.out", every),
+        "norm1": ("norm", "attention_norm", every),
+        "norm3": ("norm", "ffn_norm", every),
+    }
+    logits, embeddings = float(inner.output_logits_scale or 1.0), float(inner.embeddings_scale)
+    top = {
+        "embedding_layer.word_embeddings": ("embedding", "embedding", embeddings),
+        "ln_f": ("final_norm", "norm", 1.0),
+        "lm_head": ("unembedding", "unembedding", logits),
+    }
+
+    def parts() -> Iterator[Part]:
+        for name, weight in model.named_parameters():
+            if not weight.requires_grad:  # ALiBi's slopes
+                continue
+            path, _, last = name.removeprefix("model.").rpartition(".")
+            if path in top:
+                tensor_class, reference, native = top[path]
+                name = f"{reference}.{last}"
+                yield Part(name, tensor_class, weight, name, every, native, trained(weight))
+                continue
+            _, _, number, place = path.split(".", 3)
+            owner, reference, rows = places[place]
+            bias = last == "bias" and owner != "norm"
+            yield Part(
+                name,
+                "bias" if bias else owner,
+                weight,
+                f"blocks.{number}.{reference}.{last}",
+                rows,
+                1.0,
+                trained(weight),
+                owner=owner if bias else None,
+                attention=attention if "proj_q" in place else None,
+            )
+
+    scale = optimizer.param_groups[0].get("adjust_learning_rate", 1.0)
+    return Built(
+        model,
+        tuple(parts()),
+        tuple(optimizer.defaults["betas"]),
+        stepped(run, optimizer, schedulers, lambda group: group["lr"] / (peak * scale)),
+        logits,
+        eps="negligible",
+        rounding=2e-7,
+    )
+
+
 BUILDERS: dict[str, Callable[..., Built]] = {
+    "cstorch": cstorch,
+    "modelzoo": modelzoo,
     "torch": torch_reference,
     "hf-granite": hf_granite,
     "olmo-core": olmo_core,
@@ -417,7 +614,8 @@ def compare_with_table(run: Run, built: Built) -> dict[str, float]:
         if data.numel() >= 20_000:
             assert math.isclose(math.sqrt(own / data.numel()), row.init_std, rel_tol=0.03), part
     assert len({id(part.weight) for part in built.parts}) == len(built.parts)
-    assert len(built.parts) == len(list(built.model.parameters()))
+    trained = [weight for weight in built.model.parameters() if weight.requires_grad]
+    assert len(built.parts) == len(trained)
     assert built.betas == run.optimizer.betas
     if run.model.tied_embeddings:
         (table,) = [part for part in built.parts if part.tensor_class == "embedding"]

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import copy
 import math
-import os
 import subprocess
 import sys
 from collections import defaultdict
@@ -21,16 +20,13 @@ import pytest
 
 from planner.compile import compile_plan
 from planner.plan import Plan, Run, sealed
-from planner.plan.model import Parametrization, Schedule
+from planner.plan.model import Schedule
 from planner.render import check_bundle, render_files, render_plan
-from planner.render.modelzoo.probe import stub_bigcode
 from planner.render.modelzoo.readback import owner_class
 from planner.spec import parse_spec
 
-from .backend import cpu_backend
 from .plans import make_plan, make_run, parametrization, tiny_plan
-
-SOURCE = os.environ.get("PLANNER_MODELZOO_SRC", "")
+from .zoo import SOURCE, build, load, zoo
 
 pytestmark = [
     pytest.mark.modelzoo,
@@ -43,42 +39,7 @@ pytestmark = [
 def modelzoo(tmp_path_factory: pytest.TempPathFactory) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(tmp_path_factory.mktemp("modelzoo"))
-        patch.syspath_prepend(SOURCE)
-        stub_bigcode()
-        yield cpu_backend()
-
-
-def build(params: dict[str, Any], vocabulary: int | None = None) -> tuple[Any, Any, list[Any]]:
-    """Return (model, optimizer, schedulers) as ModelZoo's trainer makes them from a file."""
-    cstorch: Any = import_module("cerebras.pytorch")
-    validate: Any = import_module("cerebras.modelzoo.trainer.validate")
-    groups: Any = import_module("cerebras.modelzoo.common.optim_utils")
-    params = copy.deepcopy(params)
-    params["trainer"]["fit"]["train_dataloader"]["data_dir"] = os.getcwd()
-    if vocabulary is not None:
-        params["trainer"]["init"]["model"]["vocab_size"] = vocabulary
-    init = validate.validate_trainer_params(params)[0].init
-    torch: Any = import_module("torch")
-    torch.manual_seed(0)
-    model = init.model()
-    found = groups.configure_param_groups(model, init.optimizer.dict())
-    optimizer = init.optimizer(params=found)
-    schedulers = []
-    for config in init.schedulers:
-        scheduler = config(optimizer=optimizer)
-        # As the trainer does (trainer/utils.py, _create_scheduler).
-        if isinstance(scheduler, cstorch.optim.lr_scheduler.LRScheduler) and any(
-            "adjust_learning_rate" in group for group in optimizer.param_groups
-        ):
-            scheduler = cstorch.optim.lr_scheduler.ScalePerParamLR(optimizer, scheduler)
-        schedulers.append(scheduler)
-    return model, optimizer, schedulers
-
-
-def load(text: str) -> dict[str, Any]:
-    yaml: Any = import_module("yaml")
-    parsed: dict[str, Any] = yaml.safe_load(text)
-    return parsed
+        yield zoo()
 
 
 def measure(run: Run, text: str, vocabulary: int | None = None) -> dict[str, dict[str, float]]:
@@ -178,31 +139,6 @@ def test_cerebras_gpt_is_built_as_planned(size: str) -> None:
     files = render_files(plan, "modelzoo")
     run = next(run for run in plan.runs if run.size == size)
     record(run.name, measure(run, files[f"{run.name}/params-seed0.yaml"]))
-
-
-RULES = [
-    parametrization("standard"),
-    parametrization("mup", "coupled"),
-    parametrization("mup", "independent"),
-    parametrization("completep", "coupled"),
-    parametrization("completep", "independent"),
-    parametrization("completep", "independent", depth_exponent=0.5),
-]
-
-
-@pytest.mark.parametrize("rule", RULES, ids=lambda p: f"{p.kind}-{p.decay}-{p.depth_exponent}")
-@pytest.mark.parametrize(("width", "depth"), [(128, 5), (256, 3)])
-@pytest.mark.parametrize("variant", ["plain", "all"])
-def test_every_parametrization_is_built_as_planned(
-    rule: Parametrization, depth: int, width: int, variant: str
-) -> None:
-    extras: dict[str, Any] = {}
-    if variant == "all":
-        extras = {"biases": True, "tied": True, "gated": True, "activation": "silu"}
-        extras |= {"n_kv_heads": 2, "position": "rope", "norm": "rmsnorm", "d_ffn": 320}
-    run = make_run(rule, d_model=width, n_layers=depth, **extras)
-    files = render_files(make_plan(run, rule=rule), "modelzoo")
-    measure(run, files[f"{run.name}/params-seed0.yaml"])
 
 
 @pytest.mark.parametrize("position", ["alibi", "rope", "learned", "none"])

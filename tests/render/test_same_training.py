@@ -12,11 +12,12 @@ import pytest
 
 from planner.plan import Run
 
+from .backend import accept_grouped_queries
 from .built import BUILDERS, copy_to_reference, counted_run, start, write
 from .plans import parametrization
-from .test_equality import ARCHITECTURES, EPS
+from .test_equality import ARCHITECTURES, EPS, MARKS, PACKAGES
 
-pytestmark = [pytest.mark.trainers, pytest.mark.filterwarnings("ignore")]
+pytestmark = pytest.mark.filterwarnings("ignore")
 
 STEPS = 30
 
@@ -70,18 +71,32 @@ TRAINED = {
 }
 
 
+# What else the targets are rendered with, to train here.
+HERE: dict[str, dict[str, Any]] = {"cstorch": {"backend": "CPU"}}
+
+
 @pytest.mark.parametrize(
     ("target", "kind"),
-    [(target, kind) for target in TRAINED for kind in ARCHITECTURES[target]],
+    [
+        pytest.param(target, kind, marks=MARKS[target])
+        for target in (*TRAINED, "cstorch")
+        for kind in ARCHITECTURES[target]
+    ],
 )
 @pytest.mark.parametrize("clip", [None, 0.5])
 def test_thirty_steps_are_those_of_the_reference(
-    target: str, kind: str, clip: float | None, tmp_path: Path, data: Path
+    target: str,
+    kind: str,
+    clip: float | None,
+    tmp_path: Path,
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     import torch
 
-    pytest.importorskip(TRAINED[target])
+    pytest.importorskip(PACKAGES[target])
     torch.set_num_threads(1)
+    accept_grouped_queries(monkeypatch)
     eps, mode = EPS[target]
     rule = parametrization("completep", "independent", base_lr=0.01)
     run = counted_run(
@@ -99,7 +114,7 @@ def test_thirty_steps_are_those_of_the_reference(
         **ARCHITECTURES[target][kind],
     )
     bundle = tmp_path / "bundle"
-    plan = write(run, rule, target, bundle, data_dir=str(data))
+    plan = write(run, rule, target, bundle, data_dir=str(data), **HERE.get(target, {}))
     run = plan.runs[0]
     built = BUILDERS[target](run, bundle, 3)
     if clip is not None and any(not math.isclose(p.factor(run), 1) for p in built.parts):

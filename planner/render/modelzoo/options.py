@@ -5,15 +5,15 @@ from __future__ import annotations
 import re
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import Field, field_validator
+
+from planner.render.cluster import ClusterOptions
 
 _ENVIRONMENT = re.compile(r"env:([A-Za-z_][A-Za-z0-9_]*)\Z")
 
 
-class ModelZooOptions(BaseModel):
+class ModelZooOptions(ClusterOptions):
     """Options of the trainer ``modelzoo``."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     data_dir: str = Field(
         "env:TRAIN_DATA_DIR",
@@ -27,20 +27,14 @@ class ModelZooOptions(BaseModel):
         None, ge=1, description="training steps between evaluations; default a tenth of all"
     )
     eval_steps: int | None = Field(None, ge=1, description="evaluation steps; default all data")
-    num_csx: int = Field(1, ge=1, description="CS-X systems; has to divide the global batch")
     micro_batch: Literal["auto"] | int = Field(
         "auto", description="sequences of one system at a time: auto, or a number"
     )
-    precision_opt_level: Literal[0, 1, 2] = Field(1, description="CSX precision optimization level")
     checkpoint_steps: int | None = Field(
         None, ge=1, description="steps between checkpoints; default a tenth of all"
     )
     log_steps: int = Field(10, ge=1, description="steps between log lines")
     data_workers: int = Field(1, ge=0, description="data-loading processes")
-    job_priority: Literal["p1", "p2", "p3"] = Field("p2", description="priority on the cluster")
-    job_time_sec: int | None = Field(
-        None, ge=1, description="time limit of a job, without queueing"
-    )
     wandb: bool = Field(False, description="also log to Weights & Biases; the key stays outside")
     wandb_entity: str | None = Field(None, description="team or user on Weights & Biases")
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from planner.render.errors import CannotExpressError
+from planner.render.cluster import check_systems, job_labels
 from planner.render.modelzoo.contract import CONTRACT
 from planner.render.modelzoo.lower import lower
 from planner.render.modelzoo.options import ModelZooOptions, from_environment, path_text
-from planner.render.paths import short, slug
+from planner.render.names import split_words
 from planner.render.schedule import pieces
 from planner.render.target import Context, Job, Output, Slot
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from planner.plan.model import Plan, Run
+    from planner.plan.model import Plan
     from planner.render.check import Check
 
 _COMMANDS: dict[str, tuple[str | Slot, ...]] = {
@@ -63,7 +63,8 @@ class ModelZoo:
                 "says by how much; grad_clip: null avoids it)"
             )
         for run in context.plan.runs:
-            _check_cluster(run, options)
+            micro = options.micro_batch if isinstance(options.micro_batch, int) else None
+            check_systems(run, options.num_csx, micro)
             folder = context.folders[run.name]
             shared = {
                 **context.common(),
@@ -75,7 +76,8 @@ class ModelZoo:
                 "eval_data_dir": options.eval_data_dir and path_text(options.eval_data_dir),
                 "checkpoint_steps": options.checkpoint_steps or max(1, run.steps // 10),
                 "eval_frequency": options.eval_frequency or max(1, run.steps // 10),
-                "labels": _labels(context, run),
+                "labels": job_labels(context, run),
+                "mount_dirs": split_words(options.mount_dirs),
             }
             for seed in run.seeds:
                 config = f"{folder}/params-seed{seed}.yaml"
@@ -112,31 +114,3 @@ class ModelZoo:
         from planner.render.modelzoo.check import check_files
 
         return check_files(plan, files)
-
-
-def _check_cluster(run: Run, options: ModelZooOptions) -> None:
-    sequences = run.batch.sequences
-    if sequences % options.num_csx:
-        raise CannotExpressError(
-            f"run {run.name} has a global batch of {sequences} sequences, which {options.num_csx} "
-            "systems do not divide",
-            field="num_csx",
-        )
-    share = sequences // options.num_csx
-    if isinstance(options.micro_batch, int) and share % options.micro_batch:
-        raise CannotExpressError(
-            f"run {run.name} has {share} sequences a system, which a micro batch of "
-            f"{options.micro_batch} does not divide",
-            field="micro_batch",
-        )
-
-
-def _labels(context: Context, run: Run) -> list[str]:
-    """Return the cluster's job labels; their values may hold letters, digits and ``._-`` only."""
-    values: dict[str, Any] = {
-        "family": slug(context.plan.family),
-        "run": context.folders[run.name],
-        "plan": short(context.plan.digest),
-        "run-digest": short(run.digest),
-    }
-    return [f"{key}={value}" for key, value in values.items()]
