@@ -18,7 +18,7 @@ from planner.render.target import Job, Output, Slot
 from planner.render.training_options import TrainingOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from planner.plan.model import Run
     from planner.render.contract import Contract
@@ -63,6 +63,9 @@ def render_script(
     contract: Contract,
     lower: Callable[[Run], Lowered],
     finished: Callable[[Run], str],
+    reads: tuple[str, ...] | None = None,
+    job: Callable[[Run], Mapping[str, Any]] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Output:
     """Return ``RUN/train.py`` and ``RUN/config-seedK.yaml`` of every run, and their jobs.
 
@@ -72,6 +75,9 @@ def render_script(
         contract: Its contract, whose name is also that of its folder of templates.
         lower: What makes the target's settings of a run.
         finished: The file, below a run's output, that is there once it is done.
+        reads: Environment variables that the script reads; default that of the data, if any.
+        job: Further facts of a run's jobs (`planner.render.target.Job`).
+        values: Further values for the templates.
 
     Raises:
         CannotExpressError: If the target cannot run what the plan says.
@@ -82,7 +88,10 @@ def render_script(
     files: dict[str, str] = {}
     jobs: list[Job] = []
     warnings: list[str] = []
-    reads = (options.data_dir.removeprefix("env:"),) if options.data_dir.startswith("env:") else ()
+    if reads is None:
+        given = options.data_dir
+        reads = (given.removeprefix("env:"),) if given.startswith("env:") else ()
+    values = values or {}
     for run in context.plan.runs:
         settings = lower(run)
         warnings += settings.warnings
@@ -98,6 +107,7 @@ def render_script(
         fit = (program, Slot.CONFIG, "--output", Slot.OUTPUT)
         shared = {
             **context.common(),
+            **values,
             "run": run,
             "settings": settings,
             "pieces": pieces(run),
@@ -108,8 +118,8 @@ def render_script(
         }
         for seed in run.seeds:
             config = f"{folder}/config-seed{seed}.yaml"
-            values = {**shared, "seed": seed, "about": about_run(context.plan, run, seed)}
-            files[config] = context.engine.render(f"{name}/config.yaml.j2", values)
+            of_seed = {**shared, "seed": seed, "about": about_run(context.plan, run, seed)}
+            files[config] = context.engine.render(f"{name}/config.yaml.j2", of_seed)
             jobs.append(
                 context.job(
                     run,
@@ -123,13 +133,14 @@ def render_script(
                     program="python",
                     torchrun=fit,
                     reads=reads,
-                    processes=run.batch.data_parallel,
+                    **{"processes": run.batch.data_parallel, **(job(run) if job else {})},
                 )
             )
     files["README.md"] = context.engine.render(
         f"{name}/README.md.j2",
         {
             **context.common(),
+            **values,
             "options": options,
             "contract": contract,
             "warnings": warnings,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # Name -> "module:class". The first launcher named by a trainer is its default.
 _TRAINERS = {
     "hf-granite": "planner.render.hf_granite.trainer:Granite",
+    "megatron": "planner.render.megatron.trainer:Megatron",
     "modelzoo": "planner.render.modelzoo.trainer:ModelZoo",
     "olmo-core": "planner.render.olmo_core.trainer:OlmoCore",
     "torch": "planner.render.reference:Reference",
