@@ -30,6 +30,7 @@ def check_run(run: Run, options: MegatronOptions) -> int:
     _check_parallel(run, options)
     if run.warmup_steps >= run.steps:
         raise _refuse(run, "warmup_steps", "its warm-up has to end before the last step")
+    _check_depth(run)
     base = _base_width(run)
     _check_table(run, base)
     return base
@@ -94,6 +95,18 @@ def _check_parallel(run: Run, options: MegatronOptions) -> None:
         )
 
 
+def _check_depth(run: Run) -> None:
+    residual = row_of(run, "attn_out").forward_multiplier
+    depth = run.multipliers.depth
+    if not same(residual, 1.0) or not same(row_of(run, "ffn_out").forward_multiplier, 1.0):
+        raise _refuse(
+            run,
+            "model.n_layers",
+            f"the plan multiplies residual branches by {residual:.6g} (depth ratio {depth:.6g}), "
+            "and its muP knows width only; wanted the base depth, or kind: mup",
+        )
+
+
 def _base_width(run: Run) -> int:
     """Return the width at which hidden matrices have the base learning rate."""
     ratio = row_of(run, "embedding").lr / row_of(run, "attn_qkv").lr
@@ -111,15 +124,6 @@ def _base_width(run: Run) -> int:
 def _check_table(run: Run, base: int) -> None:
     """Refuse every row that Megatron's muP does not come to, the likeliest reasons first."""
     width = run.model.d_model / base
-    residual = row_of(run, "attn_out").forward_multiplier
-    depth = run.multipliers.depth
-    if not same(residual, 1.0) or not same(row_of(run, "ffn_out").forward_multiplier, 1.0):
-        raise _refuse(
-            run,
-            "model.n_layers",
-            f"the plan multiplies residual branches by {residual:.6g} (depth ratio {depth:.6g}), "
-            "and its muP knows width only; wanted the base depth, or kind: mup",
-        )
     embedding = row_of(run, "embedding")
     hidden = [row_of(run, name) for name in _HIDDEN]
     for row in hidden:

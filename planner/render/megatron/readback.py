@@ -112,6 +112,7 @@ def compare(run: Run, flags: Mapping[str, Any], rel_tol: float = 1e-9) -> Iterat
         "padded-vocab-size": shape.padded_vocab_size,
         "train-iters": run.steps,
         "global-batch-size": run.batch.sequences,
+        "adam-eps": run.optimizer.eps,
         "adam-beta1": run.optimizer.betas[0],
         "adam-beta2": run.optimizer.betas[1],
         "clip-grad": run.optimizer.grad_clip or 0.0,

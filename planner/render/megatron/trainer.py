@@ -41,7 +41,9 @@ class Megatron:
 
         def processes(run: Run) -> int | None:
             replicas = run.batch.data_parallel
-            return None if replicas is None else replicas * parallel
+            if replicas is None:
+                return parallel if parallel > 1 else None
+            return replicas * parallel
 
         return render_script(
             context,
