@@ -9,40 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from planner.plan import Run
 
 from .built import Built, Part, groups_by_parameter, script_of
-
-
-@contextlib.contextmanager
-def gpu_is_cpu() -> Iterator[None]:
-    """Have everything that Megatron asks for on a GPU made on the CPU."""
-    import torch
-    from megatron.core.tensor_parallel.random import CudaRNGStatesTracker
-    from torch.overrides import TorchFunctionMode
-
-    class OnCpu(TorchFunctionMode):
-        def __torch_function__(
-            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
-        ) -> Any:
-            kwargs = dict(kwargs or {})
-            if str(kwargs.get("device", "")).startswith("cuda"):
-                kwargs["device"] = "cpu"
-            if func is torch.Tensor.cuda:
-                return args[0]
-            if func is torch.Tensor.type and len(args) == 1:
-                return func(*args).replace("torch.", "torch.cuda.")
-            return func(*args, **kwargs)
-
-    def no_fork(self: Any, name: Any = None) -> Any:
-        return contextlib.nullcontext()
-
-    with pytest.MonkeyPatch.context() as patch, OnCpu():
-        patch.setattr(torch.cuda, "current_device", lambda: torch.device("cpu"))
-        patch.setattr(CudaRNGStatesTracker, "fork", no_fork)
-        yield
 
 
 def qkv_rows(run: Run) -> Any:
@@ -79,6 +48,8 @@ def megatron(run: Run, bundle: Path, seed: int = 0) -> Built:
     from megatron.core.optimizer import get_megatron_optimizer
     from megatron.training.global_vars import set_args
     from megatron.training.training import get_optimizer_param_scheduler
+
+    from .megatron_checkout.gpu_is_cpu import gpu_is_cpu
 
     folder = bundle / run.name
     script = script_of(folder)

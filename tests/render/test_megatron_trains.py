@@ -25,7 +25,8 @@ def megatron_losses(run: Run, built: Built, data: Path, seed: int) -> list[float
 
     from planner.train.data import Order, open_data
 
-    from .megatron_cpu import gpu_is_cpu, quiet
+    from .megatron_checkout.gpu_is_cpu import gpu_is_cpu
+    from .megatron_cpu import quiet
 
     optimizer, scheduler = built.engine
     scheduler.num_steps = 0
