@@ -69,7 +69,7 @@ def start(folder: Path, output: Path, processes: int = 1) -> subprocess.Complete
         cwd=output.parent,
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
         check=False,
     )
 
@@ -133,11 +133,11 @@ def test_it_stops_at_a_signal_and_goes_on(whole: tuple[Run, Path, Path]) -> None
         text=True,
     ) as process:
         log = stopped / "log.txt"
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + 900
         while not (log.exists() and logged(stopped)) and time.monotonic() < deadline:
             time.sleep(0.02)
         process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=240)
+        _, said = process.communicate(timeout=900)
     assert process.returncode == 130, said[-3000:]
     last = max(logged(stopped))
     assert last < STEPS
