@@ -77,6 +77,12 @@ CONTRACT = Contract(
             "is the one after the update: that of the next",
         ),
         Capability(
+            "second line of the log",
+            "by itself",
+            "after each start the mean of two steps where every step is logged: the rendered "
+            "script takes that out",
+        ),
+        Capability(
             "end by a signal",
             "by itself",
             "a checkpoint and exit status 0: the rendered script makes it 130",
