@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 DONE := $(VENV)/.done
 CEREBRAS := .venv-cerebras
 TRAINERS := .venv-trainers
+MEGATRON := .venv-megatron
 LAUNCHERS := .venv-launchers
 BENCH := .venv-bench
 PIP := python -m pip --disable-pip-version-check
@@ -24,13 +25,13 @@ INPUTS := pyproject.toml CMakeLists.txt LICENSE README.md \
 CXX_SOURCES := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 
 .PHONY: help demo test lint format bench bench-startup bench-archive bench-render evaluate \
-  test-cerebras test-trainers test-launchers test-slurm test-sanitizers test-emulated fuzz clean
+  test-cerebras test-trainers test-megatron test-launchers test-slurm test-sanitizers test-emulated fuzz clean
 .DELETE_ON_ERROR:
 
 help:
 	@sed -n 's/^# \(make .*\)/\1/p' Makefile
 	@echo "make lint | format | bench | bench-startup | bench-archive | bench-render | evaluate"
-	@echo "make test-cerebras | test-trainers | test-launchers | test-slurm"
+	@echo "make test-cerebras | test-trainers | test-megatron | test-launchers | test-slurm"
 	@echo "make test-sanitizers | test-emulated | fuzz | clean"
 
 demo: $(DONE)/wheel $(DONE)/plots
@@ -82,6 +83,10 @@ test-cerebras: $(CEREBRAS)/.done/wheel
 test-trainers: $(TRAINERS)/.done/wheel
 	PLANNER_REQUIRE_TRAINERS=1 $(TRAINERS)/bin/pytest -m trainers $(PYTEST_ARGS)
 
+# The real megatron-core, in an environment of its own that uses the trainers' packages: 0.7 GB more.
+test-megatron: $(MEGATRON)/.done/venv $(TRAINERS)/.done/wheel
+	PLANNER_REQUIRE_MEGATRON=1 $(MEGATRON)/bin/python -P -m pytest -m megatron $(PYTEST_ARGS)
+
 # What the launchers render, read by the programs that it is for: about 0.7 GB.
 test-launchers: $(LAUNCHERS)/.done/wheel
 	$(LAUNCHERS)/bin/$(PIP) check
@@ -126,7 +131,7 @@ fuzz: build-sanitizer-memory
 	.ci/fuzz build/memory/csrc/tests/kernel_fuzz $(FUZZ_SECONDS)
 
 clean:
-	rm -rf $(VENV) $(CEREBRAS) $(TRAINERS) $(LAUNCHERS) $(BENCH) build out \
+	rm -rf $(VENV) $(CEREBRAS) $(TRAINERS) $(MEGATRON) $(LAUNCHERS) $(BENCH) build out \
 	  .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 # --- how the environments are made; each file says that a step is done -------------------------
@@ -177,6 +182,11 @@ $(TRAINERS)/.done/wheel: $(TRAINERS)/.done/venv $(DONE)/wheel
 	  "transformers[torch]" ai2-olmo-core torchtitan triton \
 	  -c .ci/constraints-train.txt -c .ci/constraints-trainers.txt
 	@touch $@
+
+$(MEGATRON)/.done/venv: .ci/megatron .ci/constraints-megatron.txt $(TRAINERS)/.done/venv \
+  | $(TRAINERS)/.done/wheel
+	.ci/megatron $(MEGATRON) $(TRAINERS)
+	@mkdir -p $(@D) && touch $@
 
 $(LAUNCHERS)/.done/venv: .ci/make-venv .ci/requirements-launchers.txt
 	.ci/make-venv $(LAUNCHERS)

@@ -27,10 +27,11 @@ from planner.render import render, render_plan, target_names
 from planner.spec import parse_spec
 
 LIMIT = 2.0
+ENV = "TRAIN_DATA_DIR=/data MEGATRON_LM_DIR=/opt/Megatron-LM"
 # What a launcher cannot do without.
 OPTIONS: dict[str, dict[str, Any]] = {
-    "kubernetes": {"image": "registry/trainer:1", "env": "TRAIN_DATA_DIR=/data"},
-    "skypilot": {"env": "TRAIN_DATA_DIR=/data"},
+    "kubernetes": {"image": "registry/trainer:1", "env": ENV},
+    "skypilot": {"env": ENV},
 }
 
 

@@ -71,6 +71,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         missing = [name for name in TRAINERS if importlib.util.find_spec(name) is None]
         if missing:
             reasons["trainers"] = f"{', '.join(missing)}: not installed (make test-trainers)"
+    if not _flag("PLANNER_REQUIRE_MEGATRON") and importlib.util.find_spec("megatron") is None:
+        reasons["megatron"] = "megatron-core is not installed (make test-megatron)"
     for item in items:
         for marker, reason in reasons.items():
             if item.get_closest_marker(marker):

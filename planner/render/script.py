@@ -65,7 +65,10 @@ def render_script(
     finished: Callable[[Run], str],
     modes: Mapping[str, Sequence[str]] | None = None,
     torchrun: bool = True,
-    values: Callable[[Run], Mapping[str, Any]] | None = None,
+    run_values: Callable[[Run], Mapping[str, Any]] | None = None,
+    reads: tuple[str, ...] | None = None,
+    job: Callable[[Run], Mapping[str, Any]] | None = None,
+    values: Mapping[str, Any] | None = None,
 ) -> Output:
     """Return ``RUN/train.py`` and ``RUN/config-seedK.yaml`` of every run, and their jobs.
 
@@ -77,7 +80,10 @@ def render_script(
         finished: The file, below a run's output, that is there once it is done.
         modes: Further modes of the launcher, and what they add to the arguments of a training.
         torchrun: Whether torchrun can start the script.
-        values: Further values for a run's template.
+        run_values: Further values for a run's template.
+        reads: Environment variables that the script reads; default that of the data, if any.
+        job: Further facts of a run's jobs (`planner.render.target.Job`).
+        values: Further values for the templates.
 
     Raises:
         CannotExpressError: If the target cannot run what the plan says.
@@ -88,7 +94,10 @@ def render_script(
     files: dict[str, str] = {}
     jobs: list[Job] = []
     warnings: list[str] = []
-    reads = (options.data_dir.removeprefix("env:"),) if options.data_dir.startswith("env:") else ()
+    if reads is None:
+        given = options.data_dir
+        reads = (given.removeprefix("env:"),) if given.startswith("env:") else ()
+    values = values or {}
     for run in context.plan.runs:
         settings = lower(run)
         warnings += settings.warnings
@@ -104,6 +113,7 @@ def render_script(
         fit = (program, Slot.CONFIG, "--output", Slot.OUTPUT)
         shared = {
             **context.common(),
+            **values,
             "run": run,
             "settings": settings,
             "pieces": pieces(run),
@@ -111,15 +121,15 @@ def render_script(
             "precision": options.precision or run.precision,
             "micro": options.micro_batch or run.batch.micro,
             "checkpoint_steps": options.checkpoint_steps or max(1, run.steps // 10),
-            **(values(run) if values else {}),
+            **(run_values(run) if run_values else {}),
         }
         further: dict[str, tuple[Word, ...]] = {
             mode: ("python", *fit, *more) for mode, more in (modes or {}).items()
         }
         for seed in run.seeds:
             config = f"{folder}/config-seed{seed}.yaml"
-            given = {**shared, "seed": seed, "about": about_run(context.plan, run, seed)}
-            files[config] = context.engine.render(f"{name}/config.yaml.j2", given)
+            of_seed = {**shared, "seed": seed, "about": about_run(context.plan, run, seed)}
+            files[config] = context.engine.render(f"{name}/config.yaml.j2", of_seed)
             jobs.append(
                 context.job(
                     run,
@@ -134,13 +144,14 @@ def render_script(
                     program="python",
                     torchrun=fit if torchrun else (),
                     reads=reads,
-                    processes=run.batch.data_parallel,
+                    **{"processes": run.batch.data_parallel, **(job(run) if job else {})},
                 )
             )
     files["README.md"] = context.engine.render(
         f"{name}/README.md.j2",
         {
             **context.common(),
+            **values,
             "options": options,
             "contract": contract,
             "warnings": warnings,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 _TRAINERS = {
     "cstorch": "planner.render.cstorch.trainer:Cstorch",
     "hf-granite": "planner.render.hf_granite.trainer:Granite",
+    "megatron": "planner.render.megatron.trainer:Megatron",
     "modelzoo": "planner.render.modelzoo.trainer:ModelZoo",
     "olmo-core": "planner.render.olmo_core.trainer:OlmoCore",
     "torch": "planner.render.reference:Reference",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from planner.plan.model import Parametrization
+from planner.render.errors import CannotExpressError
 from planner.render.schedule import learning_rate
 
 from .built import BUILDERS, compare_with_table, counted_run, write
@@ -32,6 +33,7 @@ LLAMA: dict[str, Any] = {
     "d_ffn": 320,
 }
 GROUPED = {**LLAMA, "n_kv_heads": 2}
+IN_PROPORTION = {"d_ffn": None}  # d_ffn / d_model is that of the base shape
 # Target to what it can run: by name, the architecture; and whether it has one epsilon for all.
 ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
     "torch": {"llama": LLAMA, "biased": {**GROUPED, "biases": True, "tied": True}},
@@ -43,13 +45,20 @@ ARCHITECTURES: dict[str, dict[str, dict[str, Any]]] = {
     },
     # Tied heads need both multipliers native: they are refused but under `standard`, see below.
     "torchtitan": {"llama": LLAMA, "biased": {**GROUPED, "biases": True}},
+    "megatron": {
+        "llama": {**GROUPED, **IN_PROPORTION},
+        "biased": {**GROUPED, **IN_PROPORTION, "biases": True, "tied": True},
+        "relu2": {"position": "rope", "norm": "rmsnorm"},
+        "gpt": {"position": "learned", "activation": "gelu", "biases": True},
+    },
 }
-EPS = dict.fromkeys(ARCHITECTURES, (1e-8, "exact"))
+EPS = dict.fromkeys(ARCHITECTURES, (1e-8, "exact")) | {"megatron": (1e-16, "negligible")}
 PACKAGES = {
     "torch": "torch",
     "hf-granite": "transformers",
     "olmo-core": "olmo_core",
     "torchtitan": "torchtitan",
+    "megatron": "megatron",
 }
 MARKS = dict.fromkeys(("hf-granite", "olmo-core", "torchtitan"), pytest.mark.trainers)
 
@@ -65,7 +74,13 @@ ARCHITECTURES |= {
 }
 EPS |= dict.fromkeys(("cstorch", "modelzoo"), (1e-16, "negligible"))
 PACKAGES |= dict.fromkeys(("cstorch", "modelzoo"), "cerebras.pytorch")
-MARKS |= {"cstorch": pytest.mark.cerebras, "modelzoo": pytest.mark.modelzoo}
+MARKS |= {
+    "cstorch": pytest.mark.cerebras,
+    "modelzoo": pytest.mark.modelzoo,
+    "megatron": pytest.mark.megatron,
+}
+# What cannot run every rule, and which of them it runs; the others it has to refuse.
+RUNS_ONLY = {"megatron": [("standard", "coupled"), ("mup", "coupled")]}
 
 
 def cases() -> list[Any]:
@@ -88,6 +103,10 @@ def test_what_is_built_is_the_plans_table(
     eps, mode = EPS[target]
     shape = ARCHITECTURES[target][kind]
     run = counted_run(rule, d_model=width, n_layers=depth, eps=eps, eps_mode=mode, **shape)
+    if (rule.kind, rule.decay) not in RUNS_ONLY.get(target, [(rule.kind, rule.decay)]):
+        with pytest.raises(CannotExpressError, match=f"{target} cannot run this"):
+            write(run, rule, target, tmp_path)
+        return
     plan = write(run, rule, target, tmp_path)
     built = BUILDERS[target](plan.runs[0], tmp_path)
     ratios = compare_with_table(plan.runs[0], built)

@@ -32,9 +32,10 @@ _VALIDATION = re.compile(
 _NUMBER = re.compile(NUMBER)
 _ARGUMENT = re.compile(r"^(?:\S{1,40}:? )?\s*([A-Za-z_]\w{0,80}) \.{3,120} ?(.*)$")
 _ARGUMENTS = re.compile(r"-{5,80} (end of )?(?:\w{1,20} )?arguments -{5,80}")
+# Megatron-core 0.19 names a third way of sharing between the two, "(tensor, gtp_remat, pipeline)".
 _RANK_PARAMS = re.compile(
-    r"number of parameters on \(tensor, pipeline\) model parallel rank "
-    r"\((\d{1,6}), (\d{1,6})\): (\d{1,15})"
+    r"number of parameters on \(tensor,(?: \w{1,20},)? pipeline\) model parallel rank "
+    r"\((\d{1,6}),(?: \d{1,6},)? (\d{1,6})\): (\d{1,15})"
 )
 _TOTAL_PARAMS = re.compile(r"\bTOTAL_PARAMS=(\d{1,15})\b")
 # in billions, all digits

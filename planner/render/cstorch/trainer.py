@@ -49,7 +49,7 @@ class Cstorch:
             finished=lambda run: f"checkpoint_{run.steps}.whole",
             modes={"compile": ("--compile-only",)},
             torchrun=False,
-            values=lambda run: {
+            run_values=lambda run: {
                 "labels": job_labels(context, run),
                 "mount_dirs": split_words(options.mount_dirs),
             },

@@ -110,14 +110,17 @@ def test_megatron_without_arguments_and_with_newer_lines(make_log: MakeLog) -> N
     assert table.tokens is None
 
 
-def test_megatron_parameters_of_split_models(make_log: MakeLog) -> None:
+@pytest.mark.parametrize(
+    ("names", "rank"), [("tensor, pipeline", "{}, 0"), ("tensor, gtp_remat, pipeline", "{}, 0, 0")]
+)
+def test_megatron_parameters_of_split_models(make_log: MakeLog, names: str, rank: str) -> None:
     def text(ranks: int, told: int) -> str:
         return (
             "------------ arguments ------------\n"
             f"  tensor_model_parallel_size ........ {ranks}\n"
             "-------- end of arguments ---------\n"
         ) + "".join(
-            f" > number of parameters on (tensor, pipeline) model parallel rank ({i}, 0): 10\n"
+            f" > number of parameters on ({names}) model parallel rank ({rank.format(i)}): 10\n"
             for i in range(told)
         )
 

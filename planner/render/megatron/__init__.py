@@ -1,0 +1,1 @@
+"""Trainer ``megatron``: Megatron-LM with megatron-core 0.19."""
