@@ -41,7 +41,7 @@ AVERAGED = (16, 8, 4, 2)
 # The third protocol: a sweep over more TPP, averaged over seeds.
 THIRD_TPP, THIRD_SEEDS = (5, 20, 80, 320), (30, 31, 32)
 THIRD_TAUS, THIRD_RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (1.0, 2.0)
-FAULT_SIZE, FAULT_FROM, FAULT_SCALE, MILD_SCALE = 3, 0.6, 6.0, 24.0
+FAULT_SIZE, FAULT_FROM, FAULT_SCALE, MILD_SCALE, MIDDLE_SCALE = 3, 0.6, 6.0, 24.0, 12.0
 DIVERGED_RATE = 400.0
 # What one core of the recording machine did in the pilot: seconds an update, operations a second.
 UPDATE_SECONDS, OPERATIONS = 0.005, 2.5e10
@@ -98,7 +98,7 @@ def tasks() -> Iterator[Task]:
 
 
 def third_protocol() -> Iterator[Task]:
-    """Yield tau x TPP x learning rate at the smallest size, a seed at a time."""
+    """Yield tau x TPP x learning rate at the smallest size, a seed at a time; and a fault."""
     base = compiled().parametrization.base_lr
     for seed in THIRD_SEEDS:
         for rate in THIRD_RATES:
@@ -112,6 +112,9 @@ def third_protocol() -> Iterator[Task]:
                 for run in swept.runs:
                     name = f"{run.name}-tau{tau:g}-lr{rate:g}-seed{seed}"
                     yield Task(name, "sweep", swept, run, ({"seed": seed},), protocol=3)
+    family = compiled()
+    run = band(family, HIGH)[FAULT_SIZE]
+    yield faulty(family, run, "fault-middle", MIDDLE_SCALE, protocol=3)
 
 
 def second_protocol() -> Iterator[Task]:
