@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-out}
 
-bold= plain=
+bold='' plain=''
 if [ -t 1 ] && [ -z "${NO_COLOR:-}" ]; then
   bold=$'\033[1m' plain=$'\033[0m'
 fi
@@ -54,29 +54,34 @@ run planner plan examples/tiny-family/family.yaml -o "$plan" --force
 run planner render "$plan" --target torch+local -o "$tiny/jobs" --set data_dir=data
 run planner render "$plan" --target torch+slurm -o "$tiny/jobs-slurm" --set data_dir=data
 
-say "What was recorded of it, read into an archive"
-run planner ingest examples/tiny-family/runs "$plan" -o "$tiny/archive"
-run planner runs "$tiny/archive" --plan "$plan" --where 'tpp>70'
+say "What was recorded of it, read into an archive; the sweep of tau into another"
+runs=examples/tiny-family/runs
+run planner ingest "$runs/*tpp.jsonl.gz" "$runs/*tpp-[cdfs]*.jsonl.gz" "$plan" -o "$tiny/archive"
+run planner runs "$tiny/archive" --plan "$plan" --where 'params>50k'
+run planner ingest "$runs/*-tau*-seed*.jsonl.gz" -o "$tiny/sweep"
 
 say "Every run against its family: the one whose loss kernel went wrong at 60 % is found"
-attention always planner score "$tiny/archive" --plan "$plan" --metric eval/loss
-run planner plot "$tiny/archive" --plan "$plan" --metric eval/loss -o "$tiny/family.png"
+family=(--metric eval/loss --where 'schedule=linear*' --where 'tau>0.1' --where 'tau<0.3')
+attention always planner score "$tiny/archive" --plan "$plan" "${family[@]}"
+run planner plot "$tiny/archive" --plan "$plan" --metric eval/loss --where 'tau<0.5' \
+  -o "$tiny/family.png"
 
-largest=198k-80tpp
-[ -e "examples/tiny-family/runs/$largest.jsonl.gz" ] || largest=198k-20tpp
 say "The final loss of the largest size, from a fifth of its run and what has finished"
-run planner forecast "$tiny/archive" "$largest" --at 0.2 --plan "$plan" --metric eval/loss
+run planner forecast "$tiny/archive" 198k-80tpp --at 0.2 --plan "$plan" --metric eval/loss
 
-say "A loss law of these runs, and the plan that it makes: the published one is of other text"
-attention maybe planner fit loss "$tiny/archive" --metric eval/loss --run '*tpp' --run '*seed?' \
+say "A loss and a tau law of these runs, and the plan that they make: published ones are of other text"
+attention maybe planner fit loss "$tiny/archive" --metric eval/loss --run '*tpp' --run '*tpp-seed*' \
   -o "$tiny/laws.yaml" --force
-printf '\n$ (cat family.yaml; echo "laws: laws.yaml"; echo "loss_law: fitted-loss") > next.yaml\n'
+attention maybe planner fit tau "$tiny/sweep" --metric eval/loss -o "$tiny/laws.yaml" --force
+printf '\n$ (sed "s/^timescale:.*/timescale: fitted-tau/" family.yaml;'
+printf ' echo "laws: laws.yaml"; echo "loss_law: fitted-loss") > next.yaml\n'
 (
-  cat examples/tiny-family/family.yaml
+  sed 's/^timescale:.*/timescale: fitted-tau/' examples/tiny-family/family.yaml
   echo "laws: laws.yaml"
   echo "loss_law: fitted-loss"
 ) >"$tiny/next.yaml"
 run planner plan "$tiny/next.yaml" -o "$tiny/next.json" --force
 run planner explain "$tiny/next.json" 198k-80tpp.predicted.loss
+run planner explain "$tiny/next.json" 198k-80tpp.optimizer.tau
 
 say "Pictures and files are in $out: open $tiny/family.png"

@@ -45,7 +45,9 @@ def family_figure(document: dict[str, Any]) -> Figure:
         if any(run["verdict"] == "deviating" for run in band["runs"]):
             curves.legend(loc="upper right", frameon=True, framealpha=1.0, edgecolor="none")
     axes[0][0].set_xlim(_FROM, 1.0)
-    low, high = _limits([(r["fraction"], r["normalized"]) for b in bands for r in b["runs"]])
+    everyone = [run for band in bands for run in band["runs"]]
+    well = [run for run in everyone if run["verdict"] != "deviating"]
+    low, high = _limits([(run["fraction"], run["normalized"]) for run in well or everyone])
     axes[0][0].set_ylim(low, high)
     axes[0][0].set_ylabel(f"{document['metric']} / final")
     axes[1][0].set_ylabel("residual, % of the loss")

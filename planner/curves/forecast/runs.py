@@ -192,6 +192,8 @@ def forecast_archive(
                 raise CurveError(f"{curve.facts.name} is not finished", field="--reference")
     if not runs and at is None:
         chosen = [curve for curve in chosen if not curve.finished]
+    if len(chosen) == 1:  # no forecast rests on its own run
+        left_out = tuple(each for each in left_out if each.run != chosen[0].facts.run)
     found = [
         forecast_run(curve, pool, at=at, level=level, method=method, methods=methods)
         for curve in chosen
