@@ -326,6 +326,13 @@ def test_names_come_back_as_they_were(name: str) -> None:
     assert config["megatron"]["wandb-exp-name"] == f"{name}-seed0"
 
 
+@pytest.fixture
+def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave Megatron's own classes out, where they are: this is about our own reading."""
+    monkeypatch.setattr("planner.render.script_check._installed", lambda name: False)
+
+
+@pytest.mark.usefixtures("unbuilt")
 @pytest.mark.parametrize("launcher", TORCHRUN_LAUNCHERS)
 def test_every_launcher_starts_it(launcher: str, tmp_path: Path) -> None:
     env = "TRAIN_DATA_DIR=/data MEGATRON_LM_DIR=/opt/Megatron-LM"
@@ -352,12 +359,6 @@ NUMBER = re.compile(r"^    (?P<key>lr|weight_decay|eps|init_std): (?P<value>\S+)
 def problems(folder: Path) -> tuple[str, ...]:
     (check,) = [c for c in check_bundle(folder) if c.name == "parameters against the plan"]
     return check.problems
-
-
-@pytest.fixture
-def unbuilt(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leave Megatron's own classes out, where they are: this is about our own reading."""
-    monkeypatch.setattr("planner.render.script_check._installed", lambda name: False)
 
 
 @pytest.mark.usefixtures("unbuilt")

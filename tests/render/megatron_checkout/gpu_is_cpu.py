@@ -47,7 +47,8 @@ def gpu_is_cpu() -> Iterator[None]:
         get_cuda_rng_tracker().states_["model-parallel-rng"] = torch.get_rng_state()
 
     none, zero = (lambda *_, **__: None), (lambda *_, **__: 0)
-    with pytest.MonkeyPatch.context() as patch, OnCpu():
+    eager = torch.compiler.set_stance("force_eager")
+    with pytest.MonkeyPatch.context() as patch, OnCpu(), eager:
         cuda = {
             "current_device": lambda: torch.device("cpu"),
             "device_count": lambda: 1,
