@@ -1,7 +1,7 @@
 """Forecasts of a run's final loss from any part of it.
 
-`forecast_runs` forecasts the runs of an archive, `forecast_run` one curve from a `Pool` of finished
-ones. Which of `METHODS`:
+`forecast_archive` forecasts the runs of an archive, `forecast_run` one curve from a `Pool` of
+finished ones. Which of `METHODS`:
 
 - ``combined``: the band has finished smaller sizes (same tokens per parameter, schedule, tau);
   ``collapse`` and ``size-law`` together.
@@ -26,7 +26,6 @@ from planner.curves.forecast.runs import (
     Forecasts,
     forecast_archive,
     forecast_run,
-    forecast_runs,
 )
 
 __all__ = [
@@ -47,7 +46,6 @@ __all__ = [
     "choose",
     "forecast_archive",
     "forecast_run",
-    "forecast_runs",
     "law_methods",
     "without_sick",
 ]

@@ -107,33 +107,6 @@ class Forecasts:
     left_out: tuple[LeftOut, ...] = ()
 
 
-def forecast_runs(
-    archive: Archive,
-    runs: Sequence[str] = (),
-    *,
-    at: float | None = None,
-    metric: str | None = None,
-    level: float = 0.9,
-    method: str = AUTO,
-    references: Sequence[str] | Reference = (),
-    laws: Mapping[str, Law] | None = None,
-    plans: Sequence[Plan] = (),
-) -> list[Forecast]:
-    """Return the forecasts of `forecast_archive`; arguments and errors as there."""
-    found = forecast_archive(
-        archive,
-        runs,
-        at=at,
-        metric=metric,
-        level=level,
-        method=method,
-        references=references,
-        laws=laws,
-        plans=plans,
-    )
-    return list(found.runs)
-
-
 def forecast_archive(
     archive: Archive,
     runs: Sequence[str] = (),
@@ -239,7 +212,7 @@ def forecast_run(
     method: str = AUTO,
     methods: Mapping[str, Method] = METHODS,
 ) -> Forecast:
-    """Forecast one run; see `forecast_runs`.
+    """Forecast one run; see `forecast_archive`.
 
     Args:
         curve: The run. What it logged after ``at`` is used for ``actual`` only.

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from planner.render.errors import CannotExpressError
 from planner.render.groups import NEGLIGIBLE_EPS, Group, check_tied, make_group, row_of
+from planner.render.settings import refusal
 
 if TYPE_CHECKING:
     from planner.plan.model import Run
@@ -83,8 +83,7 @@ def model_of(run: Run) -> dict[str, Any]:
 def _check_shape(run: Run, backend: str, precision: str) -> None:
     shape = run.model
 
-    def refuse(field: str, reason: str) -> None:
-        raise CannotExpressError(f"cstorch cannot run this: {reason}", field=f"{run.name}.{field}")
+    refuse = refusal("cstorch", run)
 
     if shape.experts is not None:
         refuse("model.experts", "the script's model is dense")

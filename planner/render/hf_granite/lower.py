@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from planner.render.errors import CannotExpressError
 from planner.render.groups import Group, check_tied, clipping_warning, make_group, row_of
+from planner.render.settings import Settings, refusal
 
 if TYPE_CHECKING:
     from planner.plan.model import Run
@@ -16,21 +15,6 @@ _ACTIVATIONS = {"silu": "silu", "gelu": "gelu", "relu": "relu", "relu2": "relu2"
 NORM_EPS = 1e-5
 ROPE_BASE = 10_000.0
 _LAYER = "model.layers.*"
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What Granite's configuration says of a run.
-
-    Attributes:
-        model: Settings of ``GraniteConfig``.
-        groups: The optimizer's groups.
-        warnings: What the user should know.
-    """
-
-    model: dict[str, Any]
-    groups: tuple[Group, ...]
-    warnings: tuple[str, ...]
 
 
 def lower(run: Run) -> Settings:
@@ -70,10 +54,7 @@ def lower(run: Run) -> Settings:
 def _check_shape(run: Run) -> None:
     shape = run.model
 
-    def refuse(field: str, reason: str) -> None:
-        raise CannotExpressError(
-            f"hf-granite cannot run this: {reason}", field=f"{run.name}.{field}"
-        )
+    refuse = refusal("hf-granite", run)
 
     if shape.experts is not None:
         refuse("model.experts", "Granite is dense; GraniteMoe is another model")

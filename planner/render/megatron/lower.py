@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from planner.render.groups import Group, make_group, row_of
@@ -16,6 +15,7 @@ from planner.render.megatron.express import (
     same,
 )
 from planner.render.schedule import pieces
+from planner.render.settings import Settings
 from planner.render.symmetry import Values
 
 if TYPE_CHECKING:
@@ -24,21 +24,6 @@ if TYPE_CHECKING:
 
 NORM_EPS = 1e-5
 ROPE_BASE = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the flags say of a run.
-
-    Attributes:
-        model: Flags by name without dashes; True stands for a flag without a value.
-        groups: What they come to by tensor class, as Megatron names its parameters.
-        warnings: What the user should know.
-    """
-
-    model: dict[str, Any]
-    groups: tuple[Group, ...]
-    warnings: tuple[str, ...]
 
 
 def lower(run: Run, options: MegatronOptions) -> Settings:

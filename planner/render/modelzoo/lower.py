@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from planner.render.errors import CannotExpressError
 from planner.render.groups import check_tied
+from planner.render.settings import refusal
 from planner.render.symmetry import Values, fold, values_of
 
 if TYPE_CHECKING:
@@ -172,8 +173,7 @@ def _check_shape(run: Run) -> None:
     """Refuse what no setting of ModelZoo's GPT models stands for."""
     model = run.model
 
-    def refuse(field: str, reason: str) -> None:
-        raise CannotExpressError(f"modelzoo cannot run this: {reason}", field=f"{run.name}.{field}")
+    refuse = refusal("modelzoo", run)
 
     if model.experts is not None:
         refuse(

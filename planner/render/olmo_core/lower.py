@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from planner.render.errors import CannotExpressError
 from planner.render.groups import Group, check_tied, clipping_warning, make_group, row_of
+from planner.render.settings import Settings, refusal
 
 if TYPE_CHECKING:
     from planner.plan.model import Run
 
 _NORMS = {"rmsnorm": "rms", "layernorm": "default"}
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What OLMo-core's configuration says of a run, beyond its shape.
-
-    Attributes:
-        model: Multipliers and norm.
-        groups: The optimizer's groups.
-        warnings: What the user should know.
-    """
-
-    model: dict[str, Any]
-    groups: tuple[Group, ...]
-    warnings: tuple[str, ...]
 
 
 def lower(run: Run) -> Settings:
@@ -58,10 +42,7 @@ def lower(run: Run) -> Settings:
 def _check_shape(run: Run) -> None:
     shape = run.model
 
-    def refuse(field: str, reason: str) -> None:
-        raise CannotExpressError(
-            f"olmo-core cannot run this: {reason}", field=f"{run.name}.{field}"
-        )
+    refuse = refusal("olmo-core", run)
 
     if shape.experts is not None:
         refuse("model.experts", "the plan does not state routing and balancing as it needs them")

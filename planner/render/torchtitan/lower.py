@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from planner.render.errors import CannotExpressError
 from planner.render.groups import Group, check_tied, clipping_warning, make_group, row_of
+from planner.render.settings import Settings, refusal
 
 if TYPE_CHECKING:
     from planner.plan.model import Run
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What torchtitan's configuration says of a run, beyond its shape.
-
-    Attributes:
-        model: Nothing: its model has no multipliers.
-        groups: The optimizer's groups.
-        warnings: What the user should know.
-    """
-
-    model: dict[str, Any]
-    groups: tuple[Group, ...]
-    warnings: tuple[str, ...]
 
 
 def lower(run: Run) -> Settings:
@@ -45,10 +29,7 @@ def lower(run: Run) -> Settings:
 def _check_shape(run: Run) -> None:
     shape = run.model
 
-    def refuse(field: str, reason: str) -> None:
-        raise CannotExpressError(
-            f"torchtitan cannot run this: {reason}", field=f"{run.name}.{field}"
-        )
+    refuse = refusal("torchtitan", run)
 
     if shape.experts is not None:
         refuse("model.experts", "the plan does not state routing and balancing as it needs them")

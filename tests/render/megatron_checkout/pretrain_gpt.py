@@ -52,7 +52,7 @@ def datasets(samples: Any, vp_stage: Any = None) -> Any:
 
 
 if __name__ == "__main__":
-    datasets.is_distributed = True  # type: ignore[attr-defined]
+    vars(datasets)["is_distributed"] = True
     with gpu_is_cpu():
         # What is compiled is compiled, and there are no kernels to warm up.
         dataset_utils.compile_helpers = lambda: None
