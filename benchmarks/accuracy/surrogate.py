@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from planner.fitting.surrogate import (
 
 ROOT = Path(__file__).resolve().parents[2]
 FAMILY = ROOT / "examples" / "tiny-family" / "runs"
+PLANNED = ("*tpp.jsonl.gz", "*tpp-[cdfs]*.jsonl.gz")  # all of it but the sweeps of tau
 MOST = 0.011
 RECOVERED = 0.03  # of b at every tau, and of q at every TPP
 
@@ -47,7 +49,8 @@ to zero, noise of {noise} a step: by its own form; by the loss law plus the weig
 noisy quadratic model; and by the same with weights that lag behind by tau. The latter two are no
 targets: their curves change shape with size at equal tau and TPP, because the loss law's constant
 term weighs more in larger models, and no function of tau and TPP follows that. How far apart the
-largest and the smallest size are at equal tau and TPP stands beside. OLMo ladder and cosine/WSD
+largest and the smallest size are at equal tau and TPP stands beside. The sweeps of the tiny family
+try tau from 0.05 to 3.2 at its smallest size alone. OLMo ladder and cosine/WSD
 Llama are public runs; the training loss of the latter is one noisy batch every 50 steps, whence its
 floor."""
 
@@ -154,37 +157,44 @@ def _sets(data: Path, work: Path) -> dict[str, tuple[list[Sample], bool]]:
         ),
     }
     if FAMILY.is_dir():
-        found["tiny family, trained here"] = (_archived(work, FAMILY, None), True)
+        planned = [str(FAMILY / name) for name in PLANNED]
+        found["tiny family, trained here"] = (_archived(work / "planned", planned), True)
+        found["tiny family and its sweeps of tau"] = (_archived(work / "swept", [FAMILY]), False)
     ladder = data / "olmo_ladder"
     mapping = ROOT / "examples" / "mappings" / "olmo_ladder.yaml"
     found["OLMo ladder, C4 validation"] = (
-        _archived(work, ladder, "eval/c4_en-validation/loss", mapping),
+        _archived(work / "ladder", [ladder], "eval/c4_en-validation/loss", mapping),
         False,
     )
     llama = data / "wsd_cosine_llama"
     for metric, label in (("eval/validation/loss", "validation"), ("train/loss", "training loss")):
-        found[f"cosine Llama, {label}"] = (_archived(work, llama, metric, runs=["*cos*"]), False)
-        found[f"cosine and WSD Llama, {label}"] = (_archived(work, llama, metric), False)
+        found[f"cosine Llama, {label}"] = (
+            _archived(work / "llama", [llama], metric, runs=["*cos*"]),
+            False,
+        )
+        found[f"cosine and WSD Llama, {label}"] = (
+            _archived(work / "llama", [llama], metric),
+            False,
+        )
     return found
 
 
 def _archived(
-    work: Path,
-    logs: Path,
-    metric: str | None,
+    folder: Path,
+    logs: Sequence[str | Path],
+    metric: str | None = None,
     mapping: Path | None = None,
     runs: list[str] | None = None,
 ) -> list[Sample]:
-    folder = work / logs.name
-    ingest([str(logs)], str(folder), mapping=None if mapping is None else read_mapping(mapping))
+    ingest(logs, str(folder), mapping=None if mapping is None else read_mapping(mapping))
     selection = select_curves(Archive(folder), metric=metric, runs=runs or ())
     samples, _ = normalized_samples(selection.curves)
     # Runs that keep their learning rate have no end to fall to: the form was made for decays. Of
-    # the recorded family, the run with a fault and the diverged one are no healthy curves.
+    # the recorded family, the runs with a fault and the diverged one are no healthy curves.
     return [
         sample
         for sample in samples
-        if sample.end_lr < 0.5 and not sample.name.endswith(("fault", "diverged"))
+        if sample.end_lr < 0.5 and "fault" not in sample.name and "diverged" not in sample.name
     ]
 
 

@@ -1,4 +1,4 @@
-"""Made-up curves of known shape."""
+"""Made-up curves of known shape, and where the recorded ones lie."""
 
 from __future__ import annotations
 
@@ -12,6 +12,14 @@ import numpy as np
 from planner.archive import Archive
 from planner.archive.store import Stored, bucket_of
 from planner.curves import Curve, RunFacts, Schedule, declared_schedule
+
+TINY = Path(__file__).resolve().parents[2] / "examples" / "tiny-family"
+
+
+def tiny_family() -> list[str]:
+    """The logs of the recorded family without its sweeps of tau, and its plan."""
+    logs = ("*tpp.jsonl.gz", "*tpp-[cdfs]*.jsonl.gz")
+    return [*(str(TINY / "runs" / name) for name in logs), str(TINY / "plan.json")]
 
 
 def shape(t: np.ndarray[Any, Any], bend: float = 0.15) -> np.ndarray[Any, Any]:
