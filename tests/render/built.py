@@ -12,8 +12,10 @@ import importlib.util
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -22,7 +24,7 @@ from typing import Any
 
 from planner.plan import Plan, Run, sealed
 from planner.plan.model import Parametrization, Params
-from planner.render import render_plan
+from planner.render import Bundle, render_plan
 
 from .backend import cpu_backend
 from .plans import make_plan, make_run
@@ -137,6 +139,37 @@ def start(
         text=True,
         timeout=300,
         check=False,
+    )
+
+
+def start_and_stop(folder: Path, seed: int, output: Path) -> tuple[int, str]:
+    """Run a rendered script, ask it to stop once it has logged a loss; its status and stderr."""
+    command = [sys.executable, "-P", str(folder / "train.py")]
+    log = output / "log.jsonl"
+    with subprocess.Popen(
+        [*command, str(folder / f"config-seed{seed}.yaml"), "--output", str(output)],
+        cwd=output.parent,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        until = time.monotonic() + 240
+        while not log.exists() or '"loss"' not in log.read_text():
+            assert process.poll() is None
+            assert time.monotonic() < until
+            time.sleep(0.005)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=240)
+    return process.returncode, said
+
+
+def shell_and_manifests(bundle: Bundle) -> str:
+    """Return what a bundle's launcher reads, all of it; not the runs' configurations."""
+    return "\n".join(
+        text
+        for path, text in bundle.rendered.files.items()
+        if path.endswith((".sh", ".yaml")) and "config-seed" not in path
     )
 
 

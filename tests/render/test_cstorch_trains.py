@@ -6,10 +6,8 @@ import json
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
-import time
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,7 +21,7 @@ from planner.render import check_bundle, render_plan
 from planner.render.schedule import learning_rate
 
 from .backend import cpu_backend
-from .built import counted_run, script_of, start, write
+from .built import counted_run, script_of, start, start_and_stop, write
 from .plans import make_plan, parametrization
 from .test_equality import ARCHITECTURES
 
@@ -113,26 +111,11 @@ def test_ingest_reads_the_folder_of_runs(whole: Trained, tmp_path: Path) -> None
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(whole: Trained, tmp_path: Path) -> None:
     output = tmp_path / "stopped"
-    command = [sys.executable, "-P", str(whole.folder / "train.py"), str(whole.folder / CONFIG)]
-    with subprocess.Popen(
-        [*command, "--output", str(output)],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        until = time.monotonic() + 240
-        while not (output / "log.jsonl").exists() or not losses(output):
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.005)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=240)
+    status, said = start_and_stop(whole.folder, 0, output)
     done = len(losses(output))
     assert done < STEPS  # a run that was faster than the signal would show nothing
     assert done % 4 == 0
-    assert process.returncode == 130, said[-2000:]
+    assert status == 130, said[-2000:]
     assert f"stopped after {done} of {STEPS} steps: SIGTERM received" in said
     assert (output / f"checkpoint_{done}.whole").exists()
     # A checkpoint that a crash cut short is not taken for one.

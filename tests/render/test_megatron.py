@@ -26,6 +26,7 @@ from planner.render.schedule import learning_rate
 from planner.render.script_check import read_yaml
 from planner.render.target import TORCHRUN_LAUNCHERS
 
+from .built import shell_and_manifests
 from .plans import make_plan, make_run, parametrization, rename
 from .test_bundle import compare_with_golden, stable
 
@@ -343,12 +344,7 @@ def test_every_launcher_starts_it(launcher: str, tmp_path: Path) -> None:
     bundle = render_plan(
         llama_plan(seeds=(0, 1)), f"megatron+{launcher}", tmp_path, options=options
     )
-    text = "\n".join(
-        text
-        for path, text in bundle.rendered.files.items()
-        if path.endswith((".sh", ".yaml")) and "config-seed" not in path
-    )
-    assert "/tiny-20tpp/train.py" in text
+    assert "/tiny-20tpp/train.py" in shell_and_manifests(bundle)
     for check in check_bundle(tmp_path):
         assert check.problems == (), check
 

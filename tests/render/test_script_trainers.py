@@ -24,6 +24,7 @@ from planner.render.groups import check_tied, make_group, one_epsilon
 from planner.render.script_check import read_yaml
 from planner.render.target import TORCHRUN_LAUNCHERS
 
+from .built import shell_and_manifests
 from .plans import make_plan, make_run, parametrization, rename
 from .test_bundle import compare_with_golden, stable
 from .test_equality import GROUPED, LLAMA
@@ -198,12 +199,7 @@ def test_every_launcher_starts_it(target: str, launcher: str, tmp_path: Path) ->
     }.get(launcher, {})
     plan = llama_plan(seeds=(0, 1))
     bundle = render_plan(plan, f"{target}+{launcher}", tmp_path, options=options)
-    text = "\n".join(
-        text
-        for path, text in bundle.rendered.files.items()
-        if path.endswith((".sh", ".yaml")) and "config-seed" not in path
-    )
-    assert "/tiny-20tpp/train.py" in text
+    assert "/tiny-20tpp/train.py" in shell_and_manifests(bundle)
     for check in check_bundle(tmp_path):
         assert check.problems == (), check
 

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +14,7 @@ from planner.plan import Plan, Run
 from planner.render import check_bundle, render_plan
 from planner.render.schedule import learning_rate
 
-from .built import counted_run, script_of, start
+from .built import counted_run, script_of, start, start_and_stop
 from .plans import make_plan, parametrization
 from .test_equality import GROUPED
 from .test_same_training import TRAINED
@@ -130,25 +125,10 @@ def test_ingest_reads_the_folder_of_runs(whole: Trained, tmp_path: Path) -> None
 
 def test_a_stopped_run_goes_on_as_if_nothing_had_been(whole: Trained, tmp_path: Path) -> None:
     output, mark = tmp_path / "stopped", MARKS[whole.target]
-    command = [sys.executable, "-P", str(whole.folder / "train.py"), str(whole.folder / CONFIG)]
-    with subprocess.Popen(
-        [*command, "--output", str(output)],
-        cwd=tmp_path,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        until = time.monotonic() + 240
-        while not (output / "log.jsonl").exists() or not losses(output):
-            assert process.poll() is None
-            assert time.monotonic() < until
-            time.sleep(0.005)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=240)
+    status, said = start_and_stop(whole.folder, 0, output)
     done = len(losses(output))
     assert done < STEPS  # a run that was faster than the signal would show nothing
-    assert process.returncode == 130, said[-2000:]
+    assert status == 130, said[-2000:]
     assert f"of {STEPS} steps" in said
     assert (output / mark.format(done)).exists()
     again = start(whole.folder, 0, output)
