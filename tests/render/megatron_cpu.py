@@ -120,5 +120,11 @@ def megatron(run: Run, bundle: Path, seed: int = 0) -> Built:
     betas = {tuple(group["betas"]) for group in optimizer.param_groups}
     assert len(betas) == 1
     return Built(
-        model, tuple(parts()), betas.pop(), factor, logits, "negligible", (optimizer, scheduler)
+        model,
+        tuple(parts()),
+        betas.pop(),
+        factor,
+        logits,
+        eps="negligible",
+        engine=(optimizer, scheduler),
     )
