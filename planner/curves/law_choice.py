@@ -47,6 +47,9 @@ def choose_laws(laws: Mapping[str, Law], asked: str | None = None) -> tuple[Law,
             for name, law in curves.items()
             if fnmatchcase(name, asked) or (asked not in curves and FORMS[law.form] == form)
         ]
+        if not found and form is not None:
+            there = ", ".join(f"{name} ({FORMS[law.form]})" for name, law in curves.items())
+            raise CurveError(f"there is no law of the kind {asked!r}, only {there}", field="--law")
         if not found:
             known = [*_ASKED, *curves]
             raise CurveError(

@@ -88,7 +88,7 @@ def score_archive(
             raise CurveError(f"is of {theirs}: {error.message}", field=given) from None
         raise
     if theirs not in (None, loader.metric):
-        raise CurveError(f"is of {theirs}, wanted one of {loader.metric}", field=given)
+        raise CurveError(f"is of {theirs}, and what is scored is {loader.metric}", field=given)
     offset = reference.offset if reference is not None else 0.0
     parts = in_threads(
         lambda batch: bin_batch(batch, offset=offset), loader.batches(points=_POINTS_AT_A_TIME)

@@ -230,6 +230,15 @@ def files(tmp_path: Path) -> tuple[Path, Path]:
 NAMES = ("one", "sick", "three")
 
 
+def test_a_kind_of_law_that_a_file_does_not_hold(tmp_path: Path, files: tuple[Path, Path]) -> None:
+    write_laws([SURROGATE], tmp_path / "one.yaml")
+    done = planner("score", files[0], "--laws", tmp_path / "one.yaml", "--law", "schedule")
+    assert done.exit_code == 2
+    said = "error: " + str(tmp_path / "one.yaml")
+    assert done.output.startswith(said)
+    assert "no law of the kind 'schedule', only curves (surrogate)" in " ".join(done.output.split())
+
+
 def test_score_by_a_law(tmp_path: Path, files: tuple[Path, Path]) -> None:
     archive, laws = files
     unclear = planner("score", archive, "--laws", laws)

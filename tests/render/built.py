@@ -9,6 +9,7 @@ built objects, not from the file.
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import os
 import re
@@ -162,6 +163,18 @@ def start_and_stop(folder: Path, seed: int, output: Path) -> tuple[int, str]:
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=240)
     return process.returncode, said
+
+
+def log(output: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the heads and the steps of a rendered script's log."""
+    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
+    steps = [line for line in lines if "step" in line]
+    return [line for line in lines if "step" not in line], steps
+
+
+def losses(output: Path) -> list[float]:
+    """Return the losses of a rendered script's log."""
+    return [line["loss"] for line in log(output)[1]]
 
 
 def shell_and_manifests(bundle: Bundle) -> str:

@@ -21,7 +21,7 @@ from planner.render import check_bundle, render_plan
 from planner.render.schedule import learning_rate
 
 from .backend import cpu_backend
-from .built import counted_run, script_of, start, start_and_stop, write
+from .built import counted_run, log, losses, script_of, start, start_and_stop, write
 from .plans import make_plan, parametrization
 from .test_equality import ARCHITECTURES
 
@@ -64,16 +64,6 @@ def whole(tmp_path_factory: pytest.TempPathFactory, data: Path) -> Trained:
     done = start(found.folder, 0, found.output)
     assert done.returncode == 0, done.stderr[-3000:]
     return found
-
-
-def log(output: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    steps = [line for line in lines if "step" in line]
-    return [line for line in lines if "step" not in line], steps
-
-
-def losses(output: Path) -> list[float]:
-    return [line["loss"] for line in log(output)[1]]
 
 
 def test_the_log_of_a_whole_run(whole: Trained) -> None:

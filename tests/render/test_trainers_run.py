@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ from planner.plan import Plan, Run
 from planner.render import check_bundle, render_plan
 from planner.render.schedule import learning_rate
 
-from .built import counted_run, script_of, start, start_and_stop
+from .built import counted_run, log, losses, script_of, start, start_and_stop
 from .plans import make_plan, parametrization
 from .test_equality import GROUPED
 from .test_same_training import TRAINED
@@ -69,16 +68,6 @@ def bundle(target: str, folder: Path, data: Path, options: dict[str, Any], *runs
     plan = make_plan(*(runs or (small_run(),)), rule=parametrization(base_lr=0.01))
     render_plan(plan, f"{target}+local", folder, options={"data_dir": str(data), **options})
     return plan
-
-
-def log(output: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    lines = [json.loads(line) for line in (output / "log.jsonl").read_text().splitlines()]
-    steps = [line for line in lines if "step" in line]
-    return [line for line in lines if "step" not in line], steps
-
-
-def losses(output: Path) -> list[float]:
-    return [line["loss"] for line in log(output)[1]]
 
 
 def gap(left: Path, right: Path) -> float:
