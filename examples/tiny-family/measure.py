@@ -8,24 +8,24 @@ from __future__ import annotations
 
 import gzip
 import json
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-HERE = Path(__file__).resolve().parent
-SIZES = ("6k", "14k", "25k", "83k", "198k")
-SEEDS = {"6k": range(10, 26), "14k": range(10, 18), "25k": range(10, 14), "83k": range(10, 12)}
+from planner.fitting.statistics import t_quantile
+
+RUNS = Path(__file__).resolve().parent / "runs"
+SIZES = ("5k", "12k", "32k", "77k", "151k")
+SEEDS = dict(zip(SIZES, (24, 12, 8, 4, 2), strict=True))
+LOW, HIGH = 5, 20  # TPP
 TIMES = np.arange(4, 19) / 20  # 0.20, 0.25, ... 0.90
 HALF_WINDOW, TAIL = 0.05, 0.1
-SWEEP_TAUS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-SWEEP_RATES = (0.5, 1.0, 2.0)  # times the base learning rate
-THIRD_TPP, THIRD_SEEDS = (5, 20, 80, 320), (30, 31, 32)
-THIRD_TAUS, THIRD_RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (1.0, 2.0)
-# 97.5 % quantiles of Student's t for 1 to 6 degrees of freedom (any table; the tests ask SciPy).
-STUDENT = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447)
+FAULT_FROM = 0.6
+GROUPS = 4  # of the seeds of a size, for the noise floor
+SWEEP_TPP, SWEEP_SEEDS = (5, 20, 80, 320), range(200, 208)
+SWEEP_TAUS, SWEEP_RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (0.5, 1.0)
 FLOATING = 1e-9  # so that a step on the edge of a window is in it, whatever the rounding
 
 Curve = NDArray[np.float64]
@@ -37,7 +37,7 @@ class Missing(Exception):
 
 def log(name: str) -> tuple[Curve, Curve, Curve]:
     """Return a run's training losses, and times and values of its held-out losses."""
-    path = HERE / "runs" / f"{name}.jsonl.gz"
+    path = RUNS / f"{name}.jsonl.gz"
     if not path.exists():
         raise Missing(name)
     with gzip.open(path) as stream:
@@ -79,34 +79,35 @@ def spread(curves: list[Curve]) -> float:
     return float(np.ptp(np.array(curves), axis=0).max())
 
 
-def named(size: str, tpp: int, label: str, protocol: int) -> list[str]:
+def named(size: str, tpp: int, label: str) -> list[str]:
     """Return the names of the runs behind the curve of a size."""
-    if protocol == 1 or size == "198k":
-        return [f"{size}-{tpp}tpp{label}"]
-    return [f"{size}-{tpp}tpp{label}-seed{seed}" for seed in SEEDS[size]]
+    seeds = ("", *(f"-seed{seed}" for seed in range(1, SEEDS[size])))
+    return [f"{size}-{tpp}tpp{label}{seed}" for seed in seeds]
 
 
-def floor(tpp: int, protocol: int, held_out: bool) -> float:
-    """Return a band's seed noise floor."""
+def floor(tpp: int, held_out: bool) -> float:
+    """Return a band's seed noise floor: what noise leaves of the spread of means over all seeds.
+
+    Groups of a quarter of the seeds scatter twice as much as the mean of all of them.
+    """
     found = []
-    for size in SIZES[: 2 if protocol == 1 else 3]:
-        if protocol == 1:
-            name = f"{size}-{tpp}tpp"
-            groups = [[name], *([f"{name}-seed{seed}"] for seed in (1, 2, 3))]
-        else:
-            names = named(size, tpp, "", 2)
-            groups = [names[i * len(names) // 4 : (i + 1) * len(names) // 4] for i in range(4)]
-        share = 1.0 if protocol == 1 else 0.5
-        found.append(share * spread([curve(group, held_out=held_out) for group in groups]))
+    for size in SIZES:
+        names = named(size, tpp, "")
+        if len(names) < GROUPS:
+            continue
+        share = len(names) // GROUPS
+        groups = [names[i * share : (i + 1) * share] for i in range(GROUPS)]
+        curves = [curve(group, held_out=held_out) for group in groups]
+        found.append(spread(curves) / GROUPS**0.5)
     return max(found)
 
 
-def family(tpp: int, label: str, protocol: int, held_out: bool) -> tuple[list[Curve], list[str]]:
+def family(tpp: int, label: str, held_out: bool) -> tuple[list[Curve], list[str]]:
     """Return the curves of the sizes that are recorded, and their names."""
     curves, sizes = [], []
     for size in SIZES:
         try:
-            curves.append(curve(named(size, tpp, label, protocol), held_out=held_out))
+            curves.append(curve(named(size, tpp, label), held_out=held_out))
             sizes.append(size)
         except Missing:
             continue
@@ -116,121 +117,111 @@ def family(tpp: int, label: str, protocol: int, held_out: bool) -> tuple[list[Cu
 def best_tau(taus: list[float], losses: list[float]) -> tuple[float, str]:
     """Return the best tau of a sweep, and "", or why it is only a bound.
 
-    The minimum of a parabola in log tau through the three lowest losses. Where the lowest loss is
-    the sweep's first or last, or the three make no minimum, tau is the lowest one's.
+    The vertex of the parabola in log tau by least squares through the lowest loss and up to two on
+    each side of it. Where the lowest loss is the sweep's first or last, or the parabola opens
+    downwards, tau is the lowest one's.
     """
-    return vertex(taus, losses, sorted(np.argsort(losses)[:3]))
-
-
-def best_tau_of_five(taus: list[float], losses: list[float]) -> tuple[float, str]:
-    """Return the same by the third protocol: the lowest loss and up to two on each side of it."""
-    lowest = int(np.argmin(losses))
-    return vertex(taus, losses, range(max(0, lowest - 2), min(len(taus), lowest + 3)))
-
-
-def vertex(taus: list[float], losses: list[float], used: Iterable[int]) -> tuple[float, str]:
-    """Return where the parabola in log tau through some of the losses is lowest, or a bound."""
     lowest = int(np.argmin(losses))
     if lowest in (0, len(taus) - 1):
         return taus[lowest], "at most" if lowest == 0 else "at least"
-    some = list(used)
-    x = np.log([taus[i] for i in some])
-    a, b, _ = np.polyfit(x, [losses[i] for i in some], 2)
+    near = slice(max(0, lowest - 2), lowest + 3)
+    a, b, _ = np.polyfit(np.log(taus[near]), losses[near], 2)
     if a <= 0:
         return taus[lowest], "about"
     return float(np.exp(-b / (2 * a))), ""
 
 
-def exponent(tpps: list[float], taus: list[float]) -> tuple[float, float]:
-    """Return the slope of log tau on log TPP and half its 95 % interval; three points or more."""
-    x, y = np.log(tpps), np.log(taus)
-    x = x - x.mean()
+def exponent(points: list[tuple[float, float, float]]) -> tuple[float, float, int]:
+    """Return the slope of log tau on log TPP, its standard error and degrees of freedom.
+
+    Least squares with one slope and an intercept for each learning rate; a point is (rate, TPP,
+    tau), and there are more of them than intercepts and slope.
+    """
+    rate, x, y = (np.array(column) for column in zip(*points, strict=True))
+    x, y = np.log(x), np.log(y)
+    rates = np.unique(rate)
+    for each in rates:
+        x[rate == each] -= x[rate == each].mean()
+        y[rate == each] -= y[rate == each].mean()
     slope = float(x @ y / (x @ x))
-    free = len(taus) - 2
-    scatter = float(np.sum((y - y.mean() - slope * x) ** 2)) / free
-    return slope, STUDENT[free - 1] * float(np.sqrt(scatter / (x @ x)))
+    free = len(points) - len(rates) - 1
+    scatter = float(np.sum((y - slope * x) ** 2)) / free
+    return slope, float(np.sqrt(scatter / (x @ x))), free
 
 
-def sweep() -> None:
-    """Print what the first protocol's sweep says of tau, as far as recorded."""
-
-    def loss(tpp: int, tau: float, rate: float) -> float:
-        return divisor(log(f"6k-{tpp}tpp-tau{tau:g}-lr{rate:g}")[0])
-
-    tell_sweeps((20, 80), SWEEP_RATES, SWEEP_TAUS, loss, best_tau)
-
-
-def third_sweep() -> None:
-    """Print what the third protocol's sweep says of tau, as far as recorded."""
-
-    def loss(tpp: int, tau: float, rate: float) -> float:
-        names = [f"6k-{tpp}tpp-tau{tau:g}-lr{rate:g}-seed{seed}" for seed in THIRD_SEEDS]
-        return float(np.mean([log(name)[2][-1] for name in names]))
-
-    tell_sweeps(THIRD_TPP, THIRD_RATES, THIRD_TAUS, loss, best_tau_of_five)
-
-
-def tell_sweeps(
-    tpps: tuple[int, ...],
-    rates: tuple[float, ...],
-    taus: tuple[float, ...],
-    final: Callable[[int, float, float], float],
-    best: Callable[[list[float], list[float]], tuple[float, str]],
-) -> None:
-    """Print the best tau of each learning rate and TPP, and the exponent."""
-    where: list[float] = []
-    found: list[float] = []
-    incomplete = 0
-    for rate in rates:
-        for tpp in tpps:
-            try:
-                losses = [final(tpp, tau, rate) for tau in taus]
-            except Missing:
-                incomplete += 1
-                continue
-            tau, bound = best(list(taus), losses)
-            print(f"  {tpp} TPP, rate x {rate:g}: best tau {bound}{' ' if bound else ''}{tau:.3f}")
-            if not bound:
-                where.append(float(tpp))
-                found.append(tau)
-    if incomplete:
-        print(f"  {incomplete} of {len(tpps) * len(rates)} sweeps are not recorded whole")
-    if len(set(where)) > 1 and len(found) > 2:
-        slope, half = exponent(where, found)
+def tell_sweep() -> None:
+    """Print the best tau of each learning rate and TPP, and the exponent, as far as recorded."""
+    points: list[tuple[float, float, float]] = []
+    bounds = missing = 0
+    for rate in SWEEP_RATES:
+        for tpp in SWEEP_TPP:
+            finals = []
+            for seed in SWEEP_SEEDS:
+                label = f"{SIZES[0]}-{tpp}tpp-tau{{:g}}-lr{rate:g}-seed{seed}"
+                try:
+                    finals.append([log(label.format(tau))[2][-1] for tau in SWEEP_TAUS])
+                except Missing:
+                    missing += 1
+                    continue
+                tau, bound = best_tau(list(SWEEP_TAUS), finals[-1])
+                if bound:
+                    bounds += 1
+                else:
+                    points.append((rate, float(tpp), tau))
+            if finals:
+                tau, bound = best_tau(list(SWEEP_TAUS), list(np.mean(finals, axis=0)))
+                print(f"  {tpp} TPP, rate x {rate:g}: best tau {f'{bound} '.lstrip()}{tau:.3f}")
+    print(f"  {len(points)} sweeps, {bounds} with a bound, {missing} not recorded whole")
+    if len({tpp for _, tpp, _ in points}) > 1 and len(points) > len(SWEEP_RATES) + 1:
+        slope, error, free = exponent(points)
+        half = t_quantile(0.95, free) * error
         print(f"  exponent of tau over TPP {slope:.3f}, {slope - half:.3f} to {slope + half:.3f}")
+
+
+def tell_fault() -> None:
+    """Print how far the raw curve of the run with the fault rises, and the scatter of its steps."""
+    (name,) = (path.name.removesuffix(".jsonl.gz") for path in RUNS.glob("*-fault.jsonl.gz"))
+    loss, _, _ = log(name)
+    raw = smoothed(loss)
+    start = int(np.searchsorted(TIMES, FAULT_FROM - FLOATING))
+    t = (np.arange(len(loss)) + 0.5) / len(loss)
+    scatter = loss[(t > FAULT_FROM - 0.1) & (t <= FAULT_FROM)].std(ddof=1)
+    print(
+        f"  {name}: rises by {raw[start:].max() / raw[start] - 1:.2%}, "
+        f"single steps scatter by {scatter / raw[start]:.2%}"
+    )
 
 
 def main() -> None:
     """Print the measurements."""
-    print("tau of the sweep")
-    sweep()
-    print("tau of the sweep of the third protocol, held-out loss")
-    third_sweep()
-    for protocol in (1, 2):
-        for held_out in (False, True):
-            kind = "held-out loss" if held_out else "training loss"
-            print(f"protocol {protocol}, {kind}")
-            for tpp in (80, 20):
-                matched, sizes = family(tpp, "", protocol, held_out)
-                if len(sizes) < 2:
-                    continue
-                mine = spread(matched)
-                try:
-                    noise = floor(tpp, protocol, held_out)
-                except Missing:
-                    noise = float("nan")
-                print(
-                    f"  {tpp} TPP matched {mine:.4f} ({', '.join(sizes)}); seed noise floor "
-                    f"{noise:.4f}, limit {max(0.01, 2 * noise):.4f}"
-                )
-                if tpp != 80:
-                    continue
-                others, fixed = family(tpp, "-fixed", protocol, held_out)
-                if len(fixed) > 1:
-                    tell("mismatched", spread(others), mine, fixed)
-                constant, some = family(tpp, "-constant", protocol, held_out)
-                if some:
-                    tell("with constant rate", spread(matched + constant), mine, some)
+    for held_out in (False, True):
+        print("held-out loss" if held_out else "training loss")
+        for tpp in (HIGH, LOW):
+            matched, sizes = family(tpp, "", held_out)
+            if len(sizes) < 2:
+                continue
+            mine = spread(matched)
+            try:
+                noise = floor(tpp, held_out)
+            except Missing:
+                noise = float("nan")
+            print(
+                f"  {tpp} TPP matched {mine:.4f} ({', '.join(sizes)}); seed noise floor "
+                f"{noise:.4f}, limit {max(0.01, 2 * noise):.4f}"
+            )
+            if tpp == LOW:
+                continue
+            others, fixed = family(tpp, "-fixed", held_out)
+            if len(fixed) > 1:
+                tell("mismatched", spread(others), mine, fixed)
+            constant, some = family(tpp, "-constant", held_out)
+            if some:
+                tell("with constant rate", spread(matched + constant), mine, some)
+    print("raw curve of the fault")
+    if any(RUNS.glob("*-fault.jsonl.gz")):
+        tell_fault()
+    print("best tau, held-out loss")
+    tell_sweep()
 
 
 def tell(what: str, found: float, mine: float, sizes: list[str]) -> None:

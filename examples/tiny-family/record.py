@@ -1,7 +1,8 @@
-"""Records the family: trains every run of PROTOCOL.md with `planner train`, one after the other.
+"""Records the family: trains every run of PROTOCOL.md with `planner train`.
 
 python record.py list                 every run, its size, its estimated cost
-python record.py run WORK             train what is not trained yet; a killed start goes on
+python record.py run WORK             train what is not trained yet; a killed start goes on; may be
+                                      started once for each core
 python record.py collect WORK         copy finished logs to runs/ and write MANIFEST.json
 
 WORK holds the data folder, run files, checkpoints and logs, and is not part of the example. Needs
@@ -11,6 +12,7 @@ the extra `train` and this file inside a clean clone: the commit goes into the m
 from __future__ import annotations
 
 import dataclasses
+import fcntl
 import gzip
 import hashlib
 import json
@@ -32,19 +34,17 @@ from planner.plan.runfile import RunFile, dump_run_file
 from planner.spec import load_spec, parse_spec
 
 HERE = Path(__file__).resolve().parent
-LOW, HIGH = 20, 80  # tokens per parameter of the two bands
-EXTRA_SEEDS = (1, 2, 3)
-SWEEP_TAUS = (0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
-SWEEP_RATES = (0.5, 1.0, 2.0)  # times the base learning rate
-# The second protocol: seeds from 10 on, so many for each of the four smaller sizes.
-AVERAGED = (16, 8, 4, 2)
-# The third protocol: a sweep over more TPP, averaged over seeds.
-THIRD_TPP, THIRD_SEEDS = (5, 20, 80, 320), (30, 31, 32)
-THIRD_TAUS, THIRD_RATES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2), (1.0, 2.0)
-FAULT_SIZE, FAULT_FROM, FAULT_SCALE, MILD_SCALE, MIDDLE_SCALE = 3, 0.6, 6.0, 24.0, 12.0
+LOW, HIGH = 5, 20  # tokens per parameter of the two bands
+SEEDS = (24, 12, 8, 4, 2)  # runs behind the curve of each size
+CONSTANT_SIZES = 3  # of which the plan is also run with another schedule
+SWEEP_TPP, SWEEP_SEEDS = (5, 20, 80, 320), range(200, 208)
+SWEEP_TAUS = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+SWEEP_RATES = (0.5, 1.0)  # times the base learning rate
+FAULT_SIZE, FAULT_FROM, FAULT_SCALE = 3, 0.6, 1.6
 DIVERGED_RATE = 400.0
-# What one core of the recording machine did in the pilot: seconds an update, operations a second.
-UPDATE_SECONDS, OPERATIONS = 0.005, 2.5e10
+# What one core of the recording machine did in the pilots: seconds a start, an update, operations
+# a second.
+START_SECONDS, UPDATE_SECONDS, OPERATIONS = 5.0, 0.005, 5e10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,13 +56,12 @@ class Task:
     plan: Plan
     run: Run
     starts: tuple[dict[str, Any], ...]
-    protocol: int = 1
 
     @property
     def seconds(self) -> float:
         """Estimated CPU seconds."""
         operations = 6 * self.run.params.total * self.run.tokens
-        return self.run.steps * UPDATE_SECONDS + operations / OPERATIONS
+        return START_SECONDS + self.run.steps * UPDATE_SECONDS + operations / OPERATIONS
 
 
 def compiled(**changes: Any) -> Plan:
@@ -90,50 +89,14 @@ def mismatched() -> Plan:
     )
 
 
-def tasks() -> Iterator[Task]:
-    """Yield every run in the order of training."""
-    yield from first_protocol()
-    yield from second_protocol()
-    yield from third_protocol()
+def constant_rate() -> Plan:
+    """Compile the family with another schedule: a constant learning rate after the warm-up."""
+    return compiled(family="tiny-family-constant", tpp=[HIGH], schedule={"kind": "constant"})
 
 
-def third_protocol() -> Iterator[Task]:
-    """Yield tau x TPP x learning rate at the smallest size, a seed at a time; and a fault."""
-    base = compiled().parametrization.base_lr
-    for seed in THIRD_SEEDS:
-        for rate in THIRD_RATES:
-            for tau in THIRD_TAUS:
-                swept = smallest(
-                    family="tiny-family-sweep",
-                    tpp=list(THIRD_TPP),
-                    parametrization={"base_lr": base * rate},
-                    timescale={"value": tau},
-                )
-                for run in swept.runs:
-                    name = f"{run.name}-tau{tau:g}-lr{rate:g}-seed{seed}"
-                    yield Task(name, "sweep", swept, run, ({"seed": seed},), protocol=3)
-    family = compiled()
-    run = band(family, HIGH)[FAULT_SIZE]
-    yield faulty(family, run, "fault-middle", MIDDLE_SCALE, protocol=3)
-
-
-def second_protocol() -> Iterator[Task]:
-    """Yield the runs whose curves are averaged over seeds, three variants of a size together."""
-    family, fixed = compiled(), mismatched()
-    constant = constant_rate()
-    yield faulty(family, band(family, HIGH)[FAULT_SIZE], "fault-mild", MILD_SCALE, protocol=2)
-    for size, count in enumerate(AVERAGED):
-        for seed in range(10, 10 + count):
-            for group, plan, run, label in (
-                ("matched", family, band(family, HIGH)[size], ""),
-                ("matched", family, band(family, LOW)[size], ""),
-                ("mismatched", fixed, band(fixed, HIGH)[size], "-fixed"),
-                ("constant", constant, band(constant, HIGH)[size], "-constant"),
-            ):
-                if group == "constant" and size == len(AVERAGED) - 1:
-                    continue
-                name = f"{run.name}{label}-seed{seed}"
-                yield Task(name, group, plan, run, ({"seed": seed},), protocol=2)
+def tasks() -> list[Task]:
+    """Return every run, the longest first: the last ones to finish should be short."""
+    return sorted([*curves(), *sick(), *sweep()], key=lambda task: -task.seconds)
 
 
 def band(plan: Plan, tpp: float) -> list[Run]:
@@ -141,60 +104,41 @@ def band(plan: Plan, tpp: float) -> list[Run]:
     return [run for run in plan.runs if run.name.endswith(f"-{tpp:g}tpp")]
 
 
-def constant_rate() -> Plan:
-    """Compile the family with another schedule: a constant learning rate after the warm-up."""
-    return compiled(family="tiny-family-constant", tpp=[HIGH], schedule={"kind": "constant"})
+def curves() -> Iterator[Task]:
+    """Yield the runs whose curves are averaged over seeds."""
+    family, fixed, constant = compiled(), mismatched(), constant_rate()
+    for group, plan, tpp, label in (
+        ("matched", family, HIGH, ""),
+        ("matched", family, LOW, ""),
+        ("mismatched", fixed, HIGH, "-fixed"),
+        ("constant", constant, HIGH, "-constant"),
+    ):
+        runs = band(plan, tpp)[: CONSTANT_SIZES if group == "constant" else None]
+        for run, count in zip(runs, SEEDS, strict=False):
+            for seed in range(count):
+                name = f"{run.name}{label}" + (f"-seed{seed}" if seed else "")
+                yield Task(name, group, plan, run, ({"seed": seed},))
 
 
-def first_protocol() -> Iterator[Task]:
-    """Yield its runs: the most evidence for the least time first."""
-    family, fixed = compiled(), mismatched()
-    constant = constant_rate()
+def sick() -> Iterator[Task]:
+    """Yield the run whose loss kernel goes wrong, and the one that diverges.
 
-    def task(group: str, name: str, plan: Plan, run: Run, *starts: dict[str, Any]) -> Task:
-        return Task(name, group, plan, run, starts or ({},))
-
-    everything = [
-        task("matched", run.name, family, run)
-        for runs in zip(band(family, LOW), band(family, HIGH), strict=True)
-        for run in runs
-    ]
-    *smaller, last_low, last_high = everything
-    yield from smaller[:6]
-    for tpp in (HIGH, LOW):
-        for run in band(family, tpp)[:2]:
-            for seed in EXTRA_SEEDS:
-                yield task("seeds", f"{run.name}-seed{seed}", family, run, {"seed": seed})
-    yield from (
-        task("mismatched", f"{run.name}-fixed", fixed, run) for run in band(fixed, HIGH)[:3]
-    )
-    yield from smaller[6:]
-    yield from (
-        task("constant", f"{run.name}-constant", constant, run) for run in band(constant, HIGH)[:3]
-    )
-    yield last_low
-    yield faulty(family, band(family, HIGH)[FAULT_SIZE], "fault", FAULT_SCALE)
-    yield last_high
-    yield from (
-        task("mismatched", f"{run.name}-fixed", fixed, run) for run in band(fixed, HIGH)[3:]
-    )
-    yield from sweep()
+    The first is restarted with another micro batch, at which the kernel is faulty.
+    """
+    family = compiled()
+    run = band(family, HIGH)[FAULT_SIZE]
+    whole = run.batch.sequences
+    quarter = next(n for n in (4, 3, 2, 1) if whole % n == 0)
+    fault = {"logit_gradient": "float8_e5m2", "scale": FAULT_SCALE, "micro_batch": whole}
+    first = {"micro_batch": whole // quarter, "stop_after": round(FAULT_FROM * run.steps)}
+    starts = (first, {"micro_batch": whole, "fault": fault})
+    yield Task(f"{run.name}-fault", "fault", family, run, starts)
     base = family.parametrization.base_lr
     hot = smallest(
         family="tiny-family-hot", tpp=[HIGH], parametrization={"base_lr": base * DIVERGED_RATE}
     )
     (run,) = hot.runs
-    yield task("diverged", f"{run.name}-diverged", hot, run)
-
-
-def faulty(family: Plan, run: Run, label: str, scale: float, protocol: int = 1) -> Task:
-    """Return a run that is restarted with another micro batch, at which the loss kernel is bad."""
-    whole = run.batch.sequences
-    quarter = next(n for n in (4, 3, 2, 1) if whole % n == 0)
-    fault = {"logit_gradient": "float8_e5m2", "scale": scale, "micro_batch": whole}
-    first = {"micro_batch": whole // quarter, "stop_after": round(FAULT_FROM * run.steps)}
-    starts = (first, {"micro_batch": whole, "fault": fault})
-    return Task(f"{run.name}-{label}", "fault", family, run, starts, protocol)
+    yield Task(f"{run.name}-diverged", "diverged", hot, run, ({},))
 
 
 def smallest(**changes: Any) -> Plan:
@@ -204,18 +148,20 @@ def smallest(**changes: Any) -> Plan:
 
 
 def sweep() -> Iterator[Task]:
-    """Yield tau x learning rate at the smallest size and both TPPs, all with one order of data."""
+    """Yield tau x TPP x learning rate at the smallest size; a seed has one order of data."""
     base = compiled().parametrization.base_lr
     for rate in SWEEP_RATES:
         for tau in SWEEP_TAUS:
             swept = smallest(
                 family="tiny-family-sweep",
+                tpp=list(SWEEP_TPP),
                 parametrization={"base_lr": base * rate},
                 timescale={"value": tau},
             )
             for run in swept.runs:
-                name = f"{run.name}-tau{tau:g}-lr{rate:g}"
-                yield Task(name, "sweep", swept, run, ({},))
+                for seed in SWEEP_SEEDS:
+                    name = f"{run.name}-tau{tau:g}-lr{rate:g}-seed{seed}"
+                    yield Task(name, "sweep", swept, run, ({"seed": seed},))
 
 
 def settings(task: Task, data: Path, start: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,54 +181,66 @@ def settings(task: Task, data: Path, start: Mapping[str, Any]) -> dict[str, Any]
 
 
 def record(work: Path) -> int:
-    """Train what is not trained yet; return the exit code."""
+    """Train what is not trained yet; return the exit code.
+
+    Several of these may work side by side in one folder: each takes runs that nobody has taken.
+    """
     commit = _git("rev-parse", "HEAD")
     if _git("status", "--porcelain", "--untracked-files=no"):
         sys.exit("error: the clone has changes that are not committed; the manifest names a commit")
     data = work / "data"
     if not data.exists():
         subprocess.run(_planner("prepare", "--corpus", "python", "-o", str(data)), check=True)
+    (work / "jobs").mkdir(exist_ok=True)
     for task in tasks():
         out = work / "work" / task.name
-        done = out / "done.json"
-        if done.exists():
-            continue
         out.mkdir(parents=True, exist_ok=True)
-        commands, status = [], 0
-        for number, start in enumerate(task.starts):
-            file = work / "jobs" / f"{task.name}-{number}.json"
-            file.parent.mkdir(exist_ok=True)
-            values = settings(task, data, start)
-            file.write_text(
-                dump_run_file(RunFile(task.plan.family, task.plan.digest, values, task.run))
-            )
-            command = _planner("train", str(file), "-o", str(out))
-            commands.append(shlex.join(["planner", "train", file.name, "-o", task.name]))
-            mark = out / f"start-{number}.done"
-            if mark.exists():
+        with (out / "taken").open("w") as mark:
+            try:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
                 continue
-            before = _cpu_seconds()
-            status = subprocess.run(command).returncode
-            _add(out / "cpu.json", _cpu_seconds() - before)
-            if status not in (0, 1):
-                return status
-            mark.touch()
-        values = {
-            "name": task.name,
-            "protocol": task.protocol,
-            "group": task.group,
-            "run": task.run.name,
-            "run_digest": task.run.digest,
-            "plan": task.plan.digest,
-            "commit": commit,
-            "commands": commands,
-            "settings": [{**settings(task, Path("data"), start)} for start in task.starts],
-            "status": "diverged" if status else "finished",
-            "cpu_seconds": round(json.loads((out / "cpu.json").read_text()), 1),
-            "machine": machine(),
-        }
-        done.write_text(json.dumps(values, indent=1) + "\n")
+            if not (out / "done.json").exists():
+                status = train(task, work, out, commit)
+                if status not in (0, 1):
+                    return status
     return 0
+
+
+def train(task: Task, work: Path, out: Path, commit: str) -> int:
+    """Train one run and write its part of the manifest; return the trainer's exit code."""
+    commands, status = [], 0
+    for number, start in enumerate(task.starts):
+        file = work / "jobs" / f"{task.name}-{number}.json"
+        values = settings(task, work / "data", start)
+        file.write_text(
+            dump_run_file(RunFile(task.plan.family, task.plan.digest, values, task.run))
+        )
+        commands.append(shlex.join(["planner", "train", file.name, "-o", task.name]))
+        mark = out / f"start-{number}.done"
+        if mark.exists():
+            continue
+        before = _cpu_seconds()
+        status = subprocess.run(_planner("train", str(file), "-o", str(out))).returncode
+        _add(out / "cpu.json", _cpu_seconds() - before)
+        if status not in (0, 1):
+            return status
+        mark.touch()
+    entry = {
+        "name": task.name,
+        "group": task.group,
+        "run": task.run.name,
+        "run_digest": task.run.digest,
+        "plan": task.plan.digest,
+        "commit": commit,
+        "commands": commands,
+        "settings": [settings(task, Path("data"), start) for start in task.starts],
+        "status": "diverged" if status else "finished",
+        "cpu_seconds": round(json.loads((out / "cpu.json").read_text()), 1),
+        "machine": machine(),
+    }
+    (out / "done.json").write_text(json.dumps(entry, indent=1) + "\n")
+    return status
 
 
 def collect(work: Path) -> None:
@@ -296,7 +254,7 @@ def collect(work: Path) -> None:
         log = (out / "log.jsonl").read_bytes()
         packed = HERE / "runs" / f"{task.name}.jsonl.gz"
         packed.write_bytes(gzip.compress(log, 9, mtime=0))
-        entry = {"protocol": task.protocol, **json.loads((out / "done.json").read_text())}
+        entry = json.loads((out / "done.json").read_text())
         entry["wall_seconds"] = round(_wall_seconds(log), 1)
         entry["log_sha256"] = hashlib.sha256(log).hexdigest()
         entries.append(entry)
