@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -69,3 +70,22 @@ def choose_laws(laws: Mapping[str, Law], asked: str | None = None) -> tuple[Law,
             field="--laws",
         )
     return tuple(found)
+
+
+def nearest_law(laws: Sequence[Law], params: int | None) -> Law | None:
+    """Return the law of one form that was fitted on the sizes nearest to N = ``params``.
+
+    None if there are several and N is not known. Laws that name no sizes come last.
+    """
+    if len(laws) == 1:
+        return laws[0]
+    if params is None:
+        return None
+
+    def apart(law: Law) -> float:
+        if "params" not in law.fitted_range:
+            return math.inf
+        low, high = law.fitted_range["params"]
+        return abs(math.log(params / min(max(float(params), low), high)))
+
+    return min(laws, key=apart)

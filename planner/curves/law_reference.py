@@ -20,7 +20,7 @@ from planner.curves.bands import SCHEDULE_TOLERANCE
 from planner.curves.errors import CurveError
 from planner.curves.forecast.interval import student_quantile
 from planner.curves.forecast.prefix import UndecidableError, schedule_rates
-from planner.curves.law_choice import choose_laws
+from planner.curves.law_choice import choose_laws, nearest_law
 from planner.curves.member import GRID
 from planner.curves.reference import TAU_TOLERANCE, TPP_TOLERANCE, Reference
 from planner.curves.schedule import Schedule
@@ -93,7 +93,9 @@ class LawReferences:
             UndecidableError: What the law needs is not known, or lies outside of what it was fitted
                 on; or it states no error.
         """
-        law = self._nearest(facts.params)
+        law = nearest_law(self.laws, facts.params)
+        if law is None:
+            raise UndecidableError("its N is not known, and the laws are those of several sizes")
         said = f"the law {law.name!r}"
         if schedule is None or horizon is None:
             raise UndecidableError(f"{said} needs its schedule, which the log does not tell")
@@ -116,17 +118,6 @@ class LawReferences:
         if key not in self._made:
             self._made[key] = self._make(law, facts, schedule, horizon, size, metric)
         return self._made[key]
-
-    def _nearest(self, params: int | None) -> Law:
-        if len(self.laws) == 1:
-            return self.laws[0]
-        if params is None:
-            raise UndecidableError("its N is not known, and the laws are those of several sizes")
-
-        def apart(law: Law) -> float:
-            return abs(math.log(params / (_size(law, params) or 1)))
-
-        return min(self.laws, key=apart)
 
     def _check(self, law: Law, facts: RunFacts, schedule: Schedule, horizon: float) -> None:
         """Refuse what the law was not fitted on.

@@ -96,6 +96,40 @@ def test_a_law_that_is_given_is_used_where_there_is_no_band() -> None:
     assert with_law.method == "surrogate"
 
 
+def law_of(name: str, params: float, exponent: float, metric: str | None = None) -> Law:
+    return replace(
+        SURROGATE,
+        name=name,
+        metric=metric,
+        constants=SURROGATE.constants | {"q_exponent": exponent},
+        fitted_range={"params": (params, params)},
+    )
+
+
+def test_of_laws_of_several_sizes_each_run_has_the_nearest() -> None:
+    new = run("new", tau=2.0)  # of 100M parameters
+    small, near, large = (
+        law_of(f"law-{n}", n, -0.1 - k / 10) for k, n in enumerate((1e7, 8e7, 1e9))
+    )
+
+    def final(*laws: Law, of: Curve = new) -> float | None:
+        methods = law_methods({law.name: law for law in laws})
+        return forecast_run(of, Pool.of([]), at=0.3, method="surrogate", methods=methods).final
+
+    assert final(small, near, large) == final(large, near, small) == final(near)
+    assert final(small, large) == final(large)  # closer in log N
+    assert final(near) != final(small) != final(large)
+    unknown = replace(new, facts=replace(new.facts, params=None))
+    methods = law_methods({law.name: law for law in (small, near)})
+    found = forecast_run(unknown, Pool.of([]), at=0.3, method="surrogate", methods=methods)
+    assert not found.decided
+    assert "N is not known" in found.why
+    # a law of the run's own metric counts before a nearer one of another
+    other = law_of("other", 1e8, -0.3, "eval/loss")
+    assert final(small, other) == final(small)
+    assert final(other) == final(replace(other, metric=None))
+
+
 @pytest.mark.parametrize("method", ["surrogate", "multi-power-law"])
 def test_what_a_law_needs_must_be_known(method: str) -> None:
     methods = METHODS | law_methods(LAWS)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from planner.curves.curve import Curve
 from planner.curves.forecast.method import Estimate, Method, Pool
 from planner.curves.forecast.prefix import UndecidableError, last_fifth, learning_rates
-from planner.curves.law_choice import FORMS, MULTI_POWER
+from planner.curves.law_choice import FORMS, MULTI_POWER, nearest_law
 from planner.errors import LawError
 from planner.laws.law import Law
 from planner.laws.schedule import schedule_loss
@@ -37,11 +37,12 @@ class LawShape:
 
     Attributes:
         name: ``surrogate`` or ``multi-power-law``.
-        law: Of the form ``collapse-surrogate`` or ``multi-power``.
+        laws: Of the form ``collapse-surrogate`` or ``multi-power``; where there are several, of
+            several sizes, each run has the nearest.
     """
 
     name: str
-    law: Law
+    laws: tuple[Law, ...]
 
     def estimate(self, prefix: Curve, pool: Pool) -> Estimate:
         """See `planner.curves.forecast.method.Method`."""
@@ -52,9 +53,21 @@ class LawShape:
             log_final,
             error,
             (),
-            f"the law {self.law.name!r} laid on the run's last fifth; it errs so on "
+            f"the law {self._of(prefix).name!r} laid on the run's last fifth; it errs so on "
             f"{count_of(len(errors), 'finished run')}",
         )
+
+    def _of(self, curve: Curve) -> Law:
+        """Return the law for a run's size; one of its metric, if there is one.
+
+        Raises:
+            UndecidableError: N is not known.
+        """
+        same = [law for law in self.laws if law.metric in (None, curve.metric)]
+        law = nearest_law(same or self.laws, curve.facts.params)
+        if law is None:
+            raise UndecidableError("its N is not known, and the laws are those of several sizes")
+        return law
 
     def _laid_on(self, prefix: Curve) -> float:
         times, logs = last_fifth(prefix, least=_LEAST_POINTS)
@@ -63,7 +76,7 @@ class LawShape:
         except LawError as error:
             raise UndecidableError(str(error).rstrip(".")) from None
         if not np.isfinite(shape).all():
-            raise UndecidableError(f"the law {self.law.name!r} gives no loss there")
+            raise UndecidableError(f"the law {self._of(prefix).name!r} gives no loss there")
         return float(np.mean(logs - shape[:-1]) + shape[-1])
 
     def _log_loss(self, curve: Curve, times: Float64) -> Float64:
@@ -73,16 +86,17 @@ class LawShape:
             LawError: The law cannot be used so.
             UndecidableError: What it needs of the run is not known.
         """
+        law = self._of(curve)
         rates = learning_rates(curve)  # known to the end, or it says why not
         if self.name == MULTI_POWER:
             steps = np.rint(times * rates.size)
             with_start = np.concatenate([[0.0], rates])
-            return np.log(schedule_loss(self.law, with_start, steps))
+            return np.log(schedule_loss(law, with_start, steps))
         assert curve.schedule is not None
         of = curve.facts
         return np.log(
             surrogate_curve(
-                self.law,
+                law,
                 times,
                 curve.schedule.at(times),
                 final_lr_factor=float(curve.schedule.at(1.0)),
@@ -110,10 +124,10 @@ class LawShape:
 
 
 def law_methods(laws: Mapping[str, Law]) -> dict[str, Method]:
-    """Return a method for each form of law that has a shape; the first law of a form counts."""
-    found: dict[str, Method] = {}
+    """Return a method for each form of law that has a shape."""
+    found: dict[str, tuple[Law, ...]] = {}
     for law in laws.values():
         name = FORMS.get(law.form)
         if name is not None:
-            found.setdefault(name, LawShape(name, law))
-    return found
+            found[name] = (*found.get(name, ()), law)
+    return {name: LawShape(name, of_form) for name, of_form in found.items()}
