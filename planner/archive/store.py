@@ -44,6 +44,11 @@ def bucket_of(unit: str) -> int:
     return int(unit[:2], 16) % BUCKETS
 
 
+def is_archive(path: str | os.PathLike[str]) -> bool:
+    """Return whether a folder is an archive, of whatever version."""
+    return (Path(path) / _MARK).is_file()
+
+
 class Archive:
     """A folder of runs.
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planner.archive import Archive
 from planner.curves import Reference
 from tests.cli.conftest import Command
 from tests.curves.made import curve, shape
@@ -47,6 +48,14 @@ def test_a_folder_without_logs_is_named(command: Command, tmp_path: Path) -> Non
     printed = command("watch", "empty", "--once")
     assert printed.code == 2
     assert printed.err == "error: empty: holds no run yet\n"
+
+
+def test_an_archive_is_no_log(command: Command, tmp_path: Path) -> None:
+    Archive.create(tmp_path / "archive")
+    printed = command("watch", "archive", "--once")
+    assert printed.code == 2
+    wanted = "is an archive, wanted a log that grows; planner score judges archived runs"
+    assert printed.err == f"error: archive: {wanted}\n"
 
 
 def test_an_alarm(command: Command, tmp_path: Path, reference: str) -> None:

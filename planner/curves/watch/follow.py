@@ -18,6 +18,7 @@ import numpy as np
 
 from planner.archive import Archive, LogError, ingest, list_runs
 from planner.archive.discover import discover
+from planner.archive.store import is_archive
 from planner.curves.curve import Curve, RunFacts
 from planner.curves.errors import CurveError
 from planner.curves.load import choose_metric, load_curves
@@ -62,6 +63,12 @@ class Follower:
         mapping: Mapping | None = None,
         plans: Sequence[Plan] = (),
     ) -> None:
+        for path in paths:
+            if is_archive(path):
+                raise LogError(
+                    "is an archive, wanted a log that grows; planner score judges archived runs",
+                    file=os.fspath(path),
+                )
         self._empty = LogError(
             "holds no run yet", file=", ".join(os.fspath(path) for path in paths)
         )
