@@ -154,7 +154,7 @@ def test_damaged_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
     path = latest(tmp_path)
     assert path is not None
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(PlannerError, match=r"step-00000002\.pt: is not a checkpoint"):
+    with pytest.raises(PlannerError, match=r"step-00000002\.pt: is not a whole checkpoint"):
         train(job(family(), data=str(data)), tmp_path)
 
 
