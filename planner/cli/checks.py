@@ -269,7 +269,15 @@ def _finish(
     picture: str | None,
     kind: str,
 ) -> None:
-    """Write, print and draw a check's document; exit with 1 if the check failed."""
+    """Print, write and draw a check's document; exit with 1 if the check failed.
+
+    Printed first: it may have taken an hour, and a file may not be to be written.
+    """
+    if json or output == "-":
+        sys.stdout.write(json_text(document))
+    else:
+        show(document)
+    sys.stdout.flush()
     if output is not None and output != "-":
         from planner.plan.store import write_text
 
@@ -278,10 +286,6 @@ def _finish(
         from planner.report import draw
 
         draw(kind, document, picture)
-    if json or output == "-":
-        sys.stdout.write(json_text(document))
-    else:
-        show(document)
     if not document["ok"]:
         raise typer.Exit(1)
 

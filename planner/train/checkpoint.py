@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +85,8 @@ def save(
             _write(state, folder / checkpoint_name(step))
             for _, path in _all(out)[:-keep]:
                 path.unlink()
+            for path in folder.glob("step-*.new"):
+                path.unlink()  # of a start that was killed while it wrote
         except OSError as error:
             raise OutputError(
                 f"cannot write the checkpoint: {error.strerror or error}", file=str(folder)
@@ -102,27 +105,30 @@ def restore(
     Raises:
         CheckpointError: If it cannot be read, or is of another run.
     """
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        ours = state["schema"] == SCHEMA
-    except Exception:  # whatever the reader makes of a file that is none of ours
-        ours = False
-    if not ours:
-        raise CheckpointError("is not a checkpoint of this trainer; move it away", file=str(path))
+    state = _read(path)
+    found = state["identity"]
     for key, value in identity.items():
-        if state["identity"].get(key) != value:
+        if found.get(key) != value:
             raise CheckpointError(
-                f"is of another run: its {key} is {state['identity'].get(key)!r}, not {value!r}; "
+                f"is of another run: its {key} is {found.get(key)!r}, not {value!r}; "
                 "choose another output folder",
                 file=str(path),
             )
     with torch.no_grad():
         for name, _, parameter in tensors:
-            fill(parameter, state["model"][name])
+            weight, kept = state["model"].get(name), state["optimizer"].get(name)
+            wanted = [weight, *(value for value in (kept or {}).values() if value.dim())]
+            if kept is None or any(x is None or x.shape != parameter.shape for x in wanted):
+                raise CheckpointError(
+                    f"has no whole {name} of shape {tuple(parameter.shape)}; move it away",
+                    file=str(path),
+                )
+            fill(parameter, weight)
             moments: dict[str, torch.Tensor] = {}
-            for key, value in state["optimizer"][name].items():
+            for key, value in kept.items():
                 if value.dim() == 0:
-                    moments[key] = value
+                    # the step count: fused AdamW reads it where the parameter is
+                    moments[key] = value.to(parameter.device)
                 else:
                     moments[key] = torch.zeros_like(parameter)
                     fill(moments[key], value)
@@ -132,14 +138,47 @@ def restore(
     return int(state["step"])
 
 
+def _read(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint holds.
+
+    Raises:
+        CheckpointError: If it cannot be read, was damaged, or is none of ours.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            damaged = file.testzip()  # PyTorch does not look at its checksums
+        state = {} if damaged else dict(torch.load(path, map_location="cpu", weights_only=True))
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot be read: {error.strerror or error}", file=str(path)
+        ) from None
+    except Exception:  # whatever the reader makes of a file that is none of ours
+        state = {}
+    parts = {"model", "optimizer", "identity", "rng", "step"}
+    if state.get("schema") != SCHEMA or not parts <= state.keys():
+        raise CheckpointError(
+            "is not a whole checkpoint of this trainer; move it away, and the run goes on from "
+            "the one before",
+            file=str(path),
+        )
+    return state
+
+
 def _write(state: dict[str, Any], path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".new")
-    with open(beside, "wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    beside.replace(path)
+    try:
+        with open(beside, "wb") as stream:
+            torch.save(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        beside.replace(path)
+    except BaseException as error:
+        beside.unlink(missing_ok=True)
+        # PyTorch's writer says what it makes of a full disk in words of its own
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
     handle = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -150,7 +189,9 @@ def _write(state: dict[str, Any], path: Path) -> None:
 def _all(out: Path) -> list[tuple[int, Path]]:
     """Return (step, path) of all checkpoints, oldest first."""
     folder = out / FOLDER
-    if not folder.is_dir():
-        return []
-    matches = ((_NAME.match(path.name), path) for path in folder.iterdir())
+    try:
+        paths = list(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror}", file=str(folder)) from None
+    matches = ((_NAME.match(path.name), path) for path in paths)
     return sorted((int(match[1]), path) for match, path in matches if match)

@@ -131,6 +131,8 @@ def prepare(
             + (" and is no data folder" if force else "; overwrite a data folder with --force"),
             file=str(out),
         )
+    inside = out.resolve()  # what was made of texts is none of them
+    texts = [text for text in texts if inside not in text.path.resolve().parents]
     texts = sorted(texts, key=lambda text: hashlib.sha256(os.fsencode(text.name)).digest())
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -208,6 +210,10 @@ def _encoder(texts: list[Text], folder: Path, name: str, vocab_size: int | None)
         model.train_from_iterator((text for text in _read_all(texts) if text is not None), trainer)
         label = "bpe"
     else:
+        if vocab_size is not None:
+            raise DataError(
+                f"got {vocab_size}, but {name} has its own vocabulary", field="vocab_size"
+            )
         try:
             model = package.Tokenizer.from_file(name)
         except Exception:  # the package raises nothing more special
@@ -221,7 +227,7 @@ def _encoder(texts: list[Text], folder: Path, name: str, vocab_size: int | None)
     model.save(str(folder / TOKENIZER))
     return _Encoder(
         label,
-        model.get_vocab_size(),
+        1 + max(model.get_vocab().values()),  # ids may have gaps
         separator,
         lambda text: model.encode(text, add_special_tokens=False).ids,
     )

@@ -78,13 +78,23 @@ class TokenData:
 
         Sequence i starts at token i * seq_len; its last token is the first of sequence i + 1, so
         that every token is a target once.
+
+        Raises:
+            DataError: If an id is not below the vocabulary that ``data.json`` states.
         """
         start = self.about.train if validation else 0
         rows = [
             self.tokens[start + i * seq_len : start + (i + 1) * seq_len + 1]
             for i in numbers.tolist()
         ]
-        return np.stack(rows).astype(np.int64)
+        found = np.stack(rows)
+        if int(found.max()) >= self.about.vocab_size:
+            raise DataError(
+                f"holds token id {found.max()}, but {ABOUT} says that ids are below "
+                f"{self.about.vocab_size}",
+                file=str(self.folder / TOKENS),
+            )
+        return found.astype(np.int64)
 
 
 class Order:
@@ -199,7 +209,8 @@ def _read_about(folder: Path) -> About:
         value = document.get(field)
         fits = isinstance(value, kinds) and not isinstance(value, bool)
         if field not in document or not fits or (isinstance(value, int) and value < 0):
-            raise DataError(f"got {show(document.get(field))}", file=str(path), field=field)
+            wanted = "a whole number of 0 or more" if int in kinds else "a text"
+            raise DataError(f"got {show(value)}, wanted {wanted}", file=str(path), field=field)
     if document["dtype"] not in DTYPES:
         raise DataError(
             f"got {show(document['dtype'])}, wanted one of {', '.join(DTYPES)}",

@@ -27,12 +27,13 @@ class Log:
 
     Args:
         path: The file; a last line that was cut short by a crash is removed.
+        identity: What the starts that it already holds must agree with.
 
     Raises:
-        OutputError: If it cannot be opened, or another process writes it.
+        OutputError: If it cannot be opened, another process writes it, or it is of another run.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, identity: Mapping[str, Any] | None = None) -> None:
         self.path = path
         try:
             self._stream = open(path, "a", encoding="utf-8")  # noqa: SIM115
@@ -42,9 +43,19 @@ class Log:
                     "another process writes it: this run is being trained", file=str(path)
                 )
             _drop_torn_line(path)
-            self.segment = _starts(path)
+            starts = _starts(path)
         except OSError as error:
             raise OutputError(f"cannot be written: {error.strerror}", file=str(path)) from None
+        self.segment = len(starts)
+        for start in starts:
+            for key, value in (identity or {}).items():
+                if start and start.get(key) != value:
+                    self._stream.close()
+                    raise OutputError(
+                        f"is of another run: its {key} is {start.get(key)!r}, not {value!r}; "
+                        "choose another output folder",
+                        file=str(path),
+                    )
 
     def start(self, about: Mapping[str, Any], from_step: int) -> None:
         """Write the line of a start."""
@@ -57,7 +68,10 @@ class Log:
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        try:
+            self._stream.close()
+        except OSError as error:  # what could not be written is tried once more
+            raise OutputError(f"cannot be written: {error.strerror}", file=str(self.path)) from None
 
     def _write(self, record: Mapping[str, Any]) -> None:
         finite = {
@@ -99,6 +113,14 @@ def _drop_torn_line(path: Path) -> None:
             stream.truncate(keep)
 
 
-def _starts(path: Path) -> int:
+def _starts(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of the starts, {} for one that was damaged."""
+    found: list[dict[str, Any]] = []
     with open(path, "rb") as stream:
-        return sum(line.startswith(b'{"schema"') for line in stream)
+        for line in stream:
+            if line.startswith(b'{"schema"'):
+                try:
+                    found.append(json.loads(line))
+                except ValueError:
+                    found.append({})
+    return found

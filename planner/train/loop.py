@@ -23,8 +23,18 @@ from planner.train.errors import TrainError, memory_errors
 from planner.train.log import LOG, Log
 from planner.train.model import Transformer
 from planner.train.optimizer import make_optimizer, set_rate, table_values
-from planner.train.parallel import Workers, local, spread, synchronized, total, whole, workers
+from planner.train.parallel import (
+    Workers,
+    agree,
+    local,
+    spread,
+    synchronized,
+    total,
+    whole,
+    workers,
+)
 from planner.train.schedule import rate_factor
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -129,6 +139,14 @@ class _Training:
         run = job.run
         self.split = split_batch(run, who.count, job.settings.micro_batch)
         self.order = Order(data.windows(run.model.seq_len), job.data_seed)
+        held_out = self._held_out()
+        if job.settings.eval_steps and held_out < who.count:
+            raise TrainError(
+                f"got {count_of(held_out, 'held-out sequence')} for "
+                f"{count_of(who.count, 'process', 'processes')}, wanted one for each (--validation "
+                "of `planner prepare`, --eval-sequences)",
+                field="--eval-steps",
+            )
         self.identity = {
             "run_digest": run.digest,
             "seed": job.seed,
@@ -144,7 +162,9 @@ class _Training:
         # Taken once: while FSDP holds whole weights, the modules show those and not its shards.
         self.tensors = list(model.tensors())
         self.optimizer = make_optimizer(self.tensors, values, run.optimizer.betas)
+        agree("data", data.about.digest, who)
         newest = checkpoint.latest(out)
+        agree("newest checkpoint", None if newest is None else newest.name, who)
         self.step = 0
         if newest is not None:
             self.step = checkpoint.restore(newest, self.tensors, self.optimizer, self.identity)
@@ -247,9 +267,7 @@ class _Training:
     def _evaluate(self) -> dict[str, float]:
         """Return the mean loss over held-out sequences that are evenly spaced."""
         there = self.data.windows(self.run.model.seq_len, validation=True)
-        count = min(there, self.job.settings.eval_sequences) // self.who.count
-        if not count:
-            return {}
+        count = self._held_out() // self.who.count
         every = count * self.who.count
         numbers = (np.arange(count, dtype=np.int64) * self.who.count + self.who.rank) * there
         numbers //= every
@@ -264,6 +282,11 @@ class _Training:
         if self.who.parallel == "fsdp":
             self.called.reshard()
         return {"eval/loss": float(total(loss_sum, self.who)) / (count * self.who.count)}
+
+    def _held_out(self) -> int:
+        """Return how many held-out sequences there are, of those that are asked for."""
+        there = self.data.windows(self.run.model.seq_len, validation=True)
+        return min(there, self.job.settings.eval_sequences)
 
     def _copies(self) -> dict[str, Tensor]:
         return {name: local(parameter.detach()).clone() for name, _, parameter in self.tensors}
@@ -313,7 +336,7 @@ class _Training:
             self.out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"cannot be made: {error.strerror}", file=str(self.out)) from None
-        log = Log(self.out / LOG)
+        log = Log(self.out / LOG, self.identity)
         try:
             log.start(self._about(), self.step)
             yield log

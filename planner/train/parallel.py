@@ -17,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from planner.train.errors import TrainError
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -47,15 +48,16 @@ def workers(settings: Settings) -> Iterator[Workers]:
     """Join the process group that torchrun started, if any, and leave it at the end.
 
     Raises:
-        TrainError: If a GPU is asked for and there is none, sharding in a single process, or
-            torchrun's environment is not whole.
+        TrainError: If a GPU is asked for and there is none, or none for each process; sharding in
+            a single process; or torchrun's environment is not whole.
     """
     count = _from_environment("WORLD_SIZE", 1)
     if settings.device == "cuda" and not torch.cuda.is_available():
         raise TrainError("got cuda, but PyTorch sees no GPU here", field="--device")
     cuda = settings.device != "cpu" and torch.cuda.is_available()
-    device = torch.device("cuda", _from_environment("LOCAL_RANK", 0)) if cuda else None
-    if device is not None:
+    device = None
+    if cuda:
+        device = _own_gpu(_from_environment("LOCAL_RANK", 0), torch.cuda.device_count())
         torch.cuda.set_device(device)
     device = device or torch.device("cpu")
     if count == 1:
@@ -77,6 +79,16 @@ def workers(settings: Settings) -> Iterator[Workers]:
         yield Workers(dist.get_rank(), count, device, kind)
     finally:
         dist.destroy_process_group()
+
+
+def _own_gpu(local_rank: int, there: int) -> torch.device:
+    if local_rank >= there:
+        raise TrainError(
+            f"got LOCAL_RANK={local_rank}, but this machine has {count_of(there, 'GPU')}; wanted "
+            "as many processes (torchrun's --nproc-per-node)",
+            field="environment",
+        )
+    return torch.device("cuda", local_rank)
 
 
 def _from_environment(name: str, default: int) -> int:
@@ -125,6 +137,24 @@ def barrier(who: Workers) -> None:
     """Wait for all processes."""
     if who.count > 1:
         dist.barrier()
+
+
+def agree(what: str, value: object, who: Workers) -> None:
+    """Check that all processes have the same of something.
+
+    Raises:
+        TrainError: If they do not.
+    """
+    if who.count == 1:
+        return
+    found: list[object] = [None] * who.count
+    dist.all_gather_object(found, value)
+    for rank, other in enumerate(found):
+        if other != found[0]:
+            raise TrainError(
+                f"{what}: process 0 has {found[0]}, process {rank} has {other}; "
+                "all machines need the same files"
+            )
 
 
 def whole(value: Tensor) -> Tensor:

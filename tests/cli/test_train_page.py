@@ -42,3 +42,13 @@ def test_the_worked_example_runs(command: Callable, project_root: Path, tmp_path
     assert log[-1]["step"] == 60
     assert log[-1]["loss"] < 3.5
     assert (tmp_path / "jobs" / "launch.sh").exists()
+
+
+def test_torchrun_hands_on_what_the_page_gives_it(project_root: Path) -> None:
+    run = pytest.importorskip("torch.distributed.run")
+    page = (project_root / "docs" / "train.md").read_text(encoding="utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith("torchrun "))
+    words = shlex.split(line)[1:]
+    given = run.get_args_parser().parse_args(words)
+    assert (given.module, given.training_script) == (True, "planner.cli.main")
+    assert given.training_script_args == words[words.index("train") :]

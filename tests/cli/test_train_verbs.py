@@ -297,6 +297,16 @@ def test_transfer_check(command: Callable, plan: str, tmp_path: Path) -> None:
     assert json.loads(command(*words, "--json").out) == document
 
 
+def test_a_check_is_shown_even_if_its_file_cannot_be_written(command: Callable, plan: str) -> None:
+    pytest.importorskip("torch", minversion="2.6")
+    small = ("--threads", "1", "--sequences", "2", "--steps", "2", "--factors", "1,2")
+    result = command("coordinate-check", plan, *small, "--seeds", "1", "-o", f"{plan}/c.json")
+    assert (result.code, result.out.count(" its scale over ")) == (2, 2)
+    assert (
+        result.err == f"error: {plan}/c.json: cannot be written: it lies in a file, not a folder\n"
+    )
+
+
 def test_checks_leave_pictures(command: Callable, plan: str, tmp_path: Path) -> None:
     pytest.importorskip("torch", minversion="2.6")
     pytest.importorskip("matplotlib", minversion="3.8")

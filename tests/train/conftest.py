@@ -37,7 +37,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
         command = [sys.executable, "-P", "-m", "planner.cli.main"]
         if processes > 1:
             launcher = ["torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-            command = [sys.executable, "-P", "-m", *launcher, "-m", "planner.cli.main"]
+            command = [sys.executable, "-P", "-m", *launcher, "-m", "planner.cli.main", "--"]
         keep = ("PATH", "HOME", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
         env = {name: os.environ[name] for name in keep if name in os.environ}
         env |= {"OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -94,3 +95,11 @@ def read_log(out: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 def losses(out: Path) -> list[float]:
     """Return the logged training losses."""
     return [record["loss"] for record in read_log(out)[1]]
+
+
+def wait_for_lines(out: Path, count: int) -> None:
+    """Wait until a run that another process trains has logged so many lines."""
+    path, end = out / "log.jsonl", time.monotonic() + 300
+    while not path.exists() or len(path.read_bytes().splitlines()) < count:
+        assert time.monotonic() < end, "the run does not log"
+        time.sleep(0.02)

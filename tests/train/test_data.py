@@ -69,6 +69,32 @@ def test_bpe_round_trip(texts: Path, tmp_path: Path) -> None:
     assert again.data.about.digest == about.digest
 
 
+def test_a_tokenizer_of_ones_own(texts: Path, tmp_path: Path) -> None:
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"alpha": 0, "beta": 70_000, "gamma": 3, "<|endoftext|>": 9, "?": 1}  # ids with gaps
+    model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="?"))
+    model.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    path = str(tmp_path / "own.json")
+    model.save(path)
+    made = prepare(
+        folder_texts(texts, "[ac].*"), tmp_path / "data", source="t", tokenizer=path, validation=0
+    )
+    assert (made.data.about.vocab_size, made.data.about.dtype) == (70_001, "uint32")
+    assert made.data.about.tokenizer == "bpe:own.json"
+    ids = made.data.sequences(np.array([0]), 4)[0].tolist()
+    assert ids in ([0, 70_000, 9, 3, 9], [3, 9, 0, 70_000, 9])
+    with pytest.raises(PlannerError, match=r"vocab_size: got 300, but .*own\.json has its own voc"):
+        prepare(folder_texts(texts), tmp_path / "x", source="t", tokenizer=path, vocab_size=300)
+    assert not (tmp_path / "x").exists()
+
+
+def test_what_was_made_of_texts_is_none_of_them(texts: Path, tmp_path: Path) -> None:
+    out = texts / "data"
+    one = prepare(folder_texts(texts), out, source="t")
+    again = prepare(folder_texts(texts), out, source="t", force=True)
+    assert (again.data.about, again.skipped) == (one.data.about, one.skipped)
+
+
 def test_same_texts_same_bytes_wherever_they_lie(texts: Path, tmp_path: Path) -> None:
     one = prepare(folder_texts(texts), tmp_path / "one", source="t")
     texts.rename(tmp_path / "moved")
@@ -137,8 +163,9 @@ def _break(folder: Path, **changes: Any) -> None:
     [
         ({"schema": "planner.data/9"}, "schema: got 'planner.data/9', wanted 'planner.data/1'"),
         ({"dtype": "float32"}, "dtype: got 'float32', wanted one of uint8, uint16, uint32"),
-        ({"train": -1}, "train: got -1"),
-        ({"vocab_size": "256"}, "vocab_size: got '256'"),
+        ({"train": -1}, "train: got -1, wanted a whole number of 0 or more"),
+        ({"vocab_size": "256"}, "vocab_size: got '256', wanted a whole number of 0 or more"),
+        ({"source": None}, "source: got nothing, wanted a text"),
         ({"train": 1}, "tokens.bin: holds .* tokens, but data.json says .*; prepare it again"),
     ],
 )
@@ -150,6 +177,16 @@ def test_damaged_data_is_named(
     _break(out, **changes)
     with pytest.raises(PlannerError, match=message):
         open_data(out)
+
+
+def test_a_token_outside_the_vocabulary_is_named(texts: Path, tmp_path: Path) -> None:
+    out = tmp_path / "data"
+    prepare(folder_texts(texts), out, source="t", validation=0)
+    _break(out, vocab_size=ord("z"))
+    open_data(out).sequences(np.array([0]), 4)
+    (out / "tokens.bin").write_bytes(b"~" * open_data(out).about.train)
+    with pytest.raises(PlannerError, match=r"tokens\.bin: holds token id 126, but .* below 122"):
+        open_data(out).sequences(np.array([0]), 4)
 
 
 def test_what_is_no_data_folder_is_named(tmp_path: Path) -> None:

@@ -35,6 +35,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "biases": True,
         "tied_embeddings": True,
     },
+    "alibi-gqa-rms-geglu-tied": {
+        "activation": "gelu",
+        "gated": True,
+        "norm": "rmsnorm",
+        "kv_groups": 1,
+        "tied_embeddings": True,
+    },
     "none-relu-padded": {"position": "none", "activation": "relu", "vocab_multiple": 100},
     "experts": {"position": "rope", "experts": {"count": 4, "top_k": 2}, "biases": True},
     "gated-experts": {"experts": {"count": 3, "top_k": 1}, "gated": True, "activation": "silu"},

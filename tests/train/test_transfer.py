@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -98,3 +100,27 @@ def test_what_a_check_holds_and_that_it_repeats() -> None:
     assert math.isnan(one.spread)
     assert not one.ok
     assert repr(check()) == repr(one)  # NaN equals nothing
+
+
+@pytest.mark.parametrize("kind", ["mup", "standard"])
+def test_the_recorded_checks_say_what_their_runs_do_and_the_page_says_it(
+    project_root: Path, kind: str
+) -> None:
+    path = project_root / "examples" / "tiny-family" / "checks" / f"transfer-{kind}.json"
+    document = json.loads(path.read_text())
+    runs = [Rate(**each) for each in document["rates"]]
+    where = []
+    for each in document["best"]:
+        best = transfer._best([run for run in runs if run.d_model == each["d_model"]])
+        assert best.lr == pytest.approx(each["lr"], rel=1e-9)
+        where.append(best.lr)
+    widths = [each["d_model"] for each in document["best"]]
+    assert (widths[0], widths[-1], document["steps"]) == (32, 256, 200)  # 8x
+    spread = max(where) / min(where)
+    assert document["spread"] == pytest.approx(spread, rel=1e-9)
+    assert document["ok"] == (spread <= 1.5) == (kind == "mup")
+    page = (project_root / "docs" / "train.md").read_text(encoding="utf-8")
+    title = {"mup": "| muP |", "standard": "| standard "}[kind]
+    (row,) = (line for line in page.splitlines() if line.startswith(title))
+    told = [float(cell) for cell in row.split("|")[2:-1] if cell.strip()]
+    assert told == pytest.approx([*where, spread], rel=0.015)
