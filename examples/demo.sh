@@ -61,13 +61,13 @@ run planner runs "$tiny/archive" --plan "$plan" --where 'params>50k'
 run planner ingest "$runs/*-tau*-seed*.jsonl.gz" -o "$tiny/sweep"
 
 say "Every run against its family: the one whose loss kernel went wrong at 60 % is found"
-family=(--metric eval/loss --where 'schedule=linear*' --where 'tau>0.1' --where 'tau<0.3')
+family=(--metric eval/loss --where 'schedule=linear*' --where 'tau>0.2' --where 'tau<0.5')
 attention always planner score "$tiny/archive" --plan "$plan" "${family[@]}"
-run planner plot "$tiny/archive" --plan "$plan" --metric eval/loss --where 'tau<0.5' \
-  -o "$tiny/family.png"
+run planner plot "$tiny/archive" --plan "$plan" --metric eval/loss \
+  --where 'tau>0.2' --where 'tau<0.5' -o "$tiny/family.png"
 
 say "The final loss of the largest size, from a fifth of its run and what has finished"
-run planner forecast "$tiny/archive" 198k-80tpp --at 0.2 --plan "$plan" --metric eval/loss
+run planner forecast "$tiny/archive" 151k-20tpp --at 0.2 --plan "$plan" --metric eval/loss
 
 say "A loss and a tau law of these runs, and the plan that they make: published ones are of other text"
 attention maybe planner fit loss "$tiny/archive" --metric eval/loss --run '*tpp' --run '*tpp-seed*' \
@@ -81,7 +81,7 @@ printf ' echo "laws: laws.yaml"; echo "loss_law: fitted-loss") > next.yaml\n'
   echo "loss_law: fitted-loss"
 ) >"$tiny/next.yaml"
 run planner plan "$tiny/next.yaml" -o "$tiny/next.json" --force
-run planner explain "$tiny/next.json" 198k-80tpp.predicted.loss
-run planner explain "$tiny/next.json" 198k-80tpp.optimizer.tau
+run planner explain "$tiny/next.json" 151k-20tpp.predicted.loss
+run planner explain "$tiny/next.json" 151k-20tpp.optimizer.tau
 
 say "Pictures and files are in $out: open $tiny/family.png"

@@ -50,7 +50,7 @@ noisy quadratic model; and by the same with weights that lag behind by tau. The 
 targets: their curves change shape with size at equal tau and TPP, because the loss law's constant
 term weighs more in larger models, and no function of tau and TPP follows that. How far apart the
 largest and the smallest size are at equal tau and TPP stands beside. The sweeps of the tiny family
-try tau from 0.05 to 3.2 at its smallest size alone. OLMo ladder and cosine/WSD
+try tau from 0.1 to 3.2 at its smallest size alone. OLMo ladder and cosine/WSD
 Llama are public runs; the training loss of the latter is one noisy batch every 50 steps, whence its
 floor."""
 

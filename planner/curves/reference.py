@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from planner.curves.curve import Curve
 from planner.curves.errors import CurveError
@@ -46,6 +46,8 @@ _KNOWN_DRIFT = 0.5
 # Runs of one band agree to this in TPP and tau: rounding of batches and steps moves both (the
 # ladder's tau spreads by 19 % within a multiple, and those curves collapse).
 TPP_TOLERANCE, TAU_TOLERANCE = 0.15, 0.2
+# Fewer repeats of a size tell less of its scatter than those of all sizes together.
+_REPEATS = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -265,6 +267,32 @@ class Reference:
         errors = np.maximum(left * self._own_errors, self._scatter)
         return self._read(np.sqrt(self.weights(params) ** 2 @ errors**2), fraction)
 
+    def scatter(self, fraction: ArrayLike, params: float | None = None) -> Float64:
+        """Return how far a run strays from its repeats, once aligned with them.
+
+        A run's own points do not tell that: what sends a run astray early stays with it for long.
+        Of the nearest size that has three repeats or more, else of all repeats there are.
+
+        Args:
+            fraction: Fractions of training, any shape.
+            params: N of the run; None: of all repeats.
+
+        Returns:
+            Standard deviation, relative, of the shape of ``fraction``; 0 where less is repeated.
+        """
+        groups = [rows for rows in self._repeats if len(rows) >= _REPEATS]
+        key: tuple[int, ...] = ()
+        if params is not None and groups:
+            sizes = [self.members[rows[0]].params or params for rows in groups]
+            apart = [abs(math.log(params / size)) for size in sizes]
+            key = tuple(groups[apart.index(min(apart))])
+        if key not in self._strays:
+            chosen = [list(key)] if key else self._repeats
+            if sum(len(rows) - 1 for rows in chosen) < _REPEATS - 1:
+                chosen = []
+            self._strays[key] = _scatter(self._shapes, chosen, (GRID >= 0.25) & (GRID <= 0.5))
+        return self._read(self._strays[key], fraction)
+
     def _read(self, row: Float64, fraction: ArrayLike) -> Float64:
         t = np.asarray(fraction, np.float64)
         known = (t >= self.start - 1e-12) & (t <= 1.0 + 1e-9)
@@ -345,27 +373,43 @@ class Reference:
         Each member's level over the later half of training is taken out first: its divisor's error
         is stated apart.
         """
-        level = self._shapes[:, GRID >= 0.5].mean(axis=1)
+        return _scatter(self._shapes, self._repeats, GRID >= 0.5)
+
+    @cached_property
+    def _strays(self) -> dict[tuple[int, ...], Float64]:
+        return {}
+
+    @cached_property
+    def _repeats(self) -> list[list[int]]:
+        """Members that are repeats of one run, by two or more."""
         groups: dict[tuple[float, ...], list[int]] = {}
         for i, member in enumerate(self.members):
             same = (member.params, member.tpp, member.tau)
             if member.params is not None:  # else nothing says that they are repeats
                 key = tuple(round(math.log(v), 1) if v else -1.0 for v in same)
                 groups.setdefault(key, []).append(i)
-        squares, freedom = np.zeros(GRID.size), 0
-        for rows in groups.values():
-            if len(rows) > 1:
-                group = self._shapes[rows] - level[rows, None]
-                squares += ((group - group.mean(axis=0)) ** 2).sum(axis=0)
-                freedom += len(rows) - 1
-        if not freedom:
-            return np.zeros(GRID.size)
-        # one or two repeats tell little at one point: pooled over a twentieth of training
-        width = np.maximum(0.05, 0.2 * GRID)
-        cumulated = np.concatenate([[0.0], np.cumsum(squares / freedom)])
-        low = np.searchsorted(GRID, GRID - width)
-        high = np.searchsorted(GRID, GRID + width, side="right")
-        return np.asarray(np.sqrt((cumulated[high] - cumulated[low]) / (high - low)))
+        return [rows for rows in groups.values() if len(rows) > 1]
+
+
+def _scatter(shapes: Float64, repeats: list[list[int]], level: NDArray[np.bool_]) -> Float64:
+    """Return the standard deviation among repeats, shape of `GRID`, smoothed; 0 if there are none.
+
+    The level of each over a part of training is taken out first.
+    """
+    levels = shapes[:, level].mean(axis=1)
+    squares, freedom = np.zeros(GRID.size), 0
+    for rows in repeats:
+        group = shapes[rows] - levels[rows, None]
+        squares += ((group - group.mean(axis=0)) ** 2).sum(axis=0)
+        freedom += len(rows) - 1
+    if not freedom:
+        return np.zeros(GRID.size)
+    # one or two repeats tell little at one point: pooled over a twentieth of training
+    width = np.maximum(0.05, 0.2 * GRID)
+    cumulated = np.concatenate([[0.0], np.cumsum(squares / freedom)])
+    low = np.searchsorted(GRID, GRID - width)
+    high = np.searchsorted(GRID, GRID + width, side="right")
+    return np.asarray(np.sqrt((cumulated[high] - cumulated[low]) / (high - low)))
 
 
 @lru_cache(maxsize=4096)  # bands have the same sizes, and each run is judged by all others

@@ -11,7 +11,8 @@ A residual counts as a deviation when it is beyond what noise and size explain t
     |residual| > sqrt(z^2 (own noise^2 + divisor^2 + reference^2) + z_s^2 stray^2) + 2 |drift|
 
 - own noise: of a mean over the window, from the run's residuals themselves, correlated or not
-  (`planner.curves.noise`);
+  (`planner.curves.noise`); where runs were repeated, at least how far those stray from each other
+  (`Reference.scatter`), which counts the divisor's error, too;
 - divisor and reference: the standard errors of both;
 - drift: what the shape may change by with a size, TPP and tau that are not quite the reference's
   (`Reference.drift`), relative to the stretch that the divisor was aligned on;
@@ -97,7 +98,7 @@ def residuals(
         alpha: Probability of calling a healthy run, over its whole length.
     """
     mean, time, known = binned.rows(rows)
-    curve, wander, drift, stray = (np.full_like(mean, np.nan) for _ in range(4))
+    curve, wander, drift, stray, repeats = (np.full_like(mean, np.nan) for _ in range(5))
     starts = np.full(rows.size, JUDGED_FROM)
     warmups: dict[int, float] = {}  # of few schedules
     alike: dict[tuple[int, int | None, float | None, float | None], list[int]] = {}
@@ -117,11 +118,11 @@ def residuals(
         stray[places] = reference.stray(at)
         own = reference.source == "runs"
         wander[places] = reference.wander(at, params) if own else 0.0
+        repeats[places] = reference.scatter(at, params) if own else 0.0
         drift[places] = reference.drift(at, params, tpp=tpp, tau=tau, curve=curve[places])
     usable = known & np.isfinite(curve) & (time >= starts[:, None] - 1e-9)
-    raw, time, wander, drift, stray, points = _packed(
-        mean - curve, time, wander, drift, stray, usable
-    )
+    packed, points = _packed(usable, mean - curve, time, wander, drift, stray, repeats)
+    raw, time, wander, drift, stray, repeats = packed
     logged = np.minimum(binned.logged[rows], 1.0)
     late = logged >= ALIGN[1] - 1e-9
     low = np.where(late, np.maximum(ALIGN[0], starts), np.maximum(starts, logged / 2))
@@ -135,9 +136,8 @@ def residuals(
     span = np.maximum(logged - starts, WINDOW)
     width = np.maximum(np.round(points * np.minimum(WINDOW / span, 1.0)), 1).astype(np.int64)
     smooth = _trailing(residual, width)
-    noise = np.sqrt(
-        (long_run**2 / width + error**2 + aligned_wander**2)[:, None] + np.nan_to_num(wander) ** 2
-    )
+    own_noise = np.maximum((long_run**2 / width + error**2)[:, None], np.nan_to_num(repeats) ** 2)
+    noise = np.sqrt(own_noise + (aligned_wander**2)[:, None] + np.nan_to_num(wander) ** 2)
     noise[np.isnan(time)] = np.nan
     z = quantile(alpha, points)[:, None]
     by_noise = z * noise
@@ -176,19 +176,16 @@ def quantile(alpha: float, points: Int64) -> Float64:
     return np.asarray(z + (z**3 + z) / (4.0 * np.maximum(points / 3.0, 1.0)))
 
 
-def _packed(
-    raw: Float64, time: Float64, wander: Float64, drift: Float64, stray: Float64, usable: Bool
-) -> tuple[Float64, Float64, Float64, Float64, Float64, Int64]:
-    """Move the usable stretches of each row to the left."""
+def _packed(usable: Bool, *matrices: Float64) -> tuple[list[Float64], Int64]:
+    """Move the usable stretches of each row to the left; say how many there are of each."""
     points = np.count_nonzero(usable, axis=1)
     most = int(points.max()) if points.size else 0
     order = np.argsort(~usable, axis=1, kind="stable")[:, :most]
     beyond = np.arange(most) >= points[:, None]
-    raw, time, wander, drift, stray = (
-        np.where(beyond, np.nan, np.take_along_axis(matrix, order, axis=1))
-        for matrix in (raw, time, wander, drift, stray)
-    )
-    return raw, time, wander, drift, stray, points
+    packed = [
+        np.where(beyond, np.nan, np.take_along_axis(matrix, order, axis=1)) for matrix in matrices
+    ]
+    return packed, points
 
 
 def _aligned(raw: Float64, inside: Bool, noise: Float64) -> tuple[Float64, Float64]:

@@ -98,8 +98,8 @@ def test_it_is_said(tmp_path: Path) -> None:
 def test_the_sick_runs_of_the_tiny_family_are_not_relied_on(tmp_path: Path) -> None:
     ingest(tiny_family(), tmp_path / "archive")
     archive = Archive(tmp_path / "archive")
-    sick = {"6k-80tpp-diverged", "83k-80tpp-fault", "83k-80tpp-fault-middle"}
-    found = forecast_archive(archive, ["198k-80tpp"], at=0.5, metric="eval/loss")
+    sick = {"5k-20tpp-diverged", "77k-20tpp-fault"}
+    found = forecast_archive(archive, ["151k-20tpp"], at=0.5, metric="eval/loss")
     assert {one.name for one in found.left_out} == sick
     (one,) = found.runs
     assert sick.isdisjoint(one.references)

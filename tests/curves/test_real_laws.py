@@ -28,20 +28,22 @@ TRAIN = "train/loss"
 def test_the_surrogate_of_the_tiny_family_finds_its_sick_run(tmp_path: Path) -> None:
     ingest(tiny_family(), tmp_path / "archive")
     archive = Archive(tmp_path / "archive")
-    healthy = ["name!=*fault*", "name!=*diverged"]
+    # the smallest size has few steps, and its curves are no function of tau and TPP
+    healthy = ["name!=*fault*", "name!=*diverged*", "name!=*constant*", "params>15k"]
     fit = fit_surrogate(archive, metric="eval/loss", where=healthy, replicates=0)
     assert fit.law.curve_error is not None
-    assert 0.003 < fit.law.curve_error < 0.012
+    assert 0.003 < fit.law.curve_error < 0.008
     found = score_archive(archive, reference=LawReferences([fit.law]))
     assert found.metric == "eval/loss"  # the law says so
-    assert [run.name for run in found.deviating] == ["6k-80tpp-diverged", "83k-80tpp-fault"]
+    assert [run.name for run in found.deviating] == ["5k-20tpp-diverged", "77k-20tpp-fault"]
     sick = found.deviating[1]
     assert sick.since is not None
     assert 0.55 < sick.since < 0.75
-    # the law is coarse at the end of a constant schedule, and says so
-    coarse = [run for run in found.runs if "the error of its reference" in (run.reason or "")]
-    assert sum("constant" in run.name for run in coarse) >= 25  # of 31
-    assert sum(run.verdict == "healthy" for run in found.runs) >= 95
+    # the law knows one schedule, and says so
+    constant = [run for run in found.runs if "constant" in run.name]
+    assert {run.verdict for run in constant} == {"undecidable"}
+    assert all("was fitted on one schedule only" in (run.reason or "") for run in constant)
+    assert sum(run.verdict == "healthy" for run in found.runs) >= 70
 
 
 def _whole(archive: Archive) -> list[Curve]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner.curves import CurveError, Reference
+from planner.curves import Curve, CurveError, Reference
 from planner.curves.member import GRID
 from planner.errors import PlannerError
 from tests.curves.made import curve, shape
@@ -71,6 +71,33 @@ def test_repeats_show_noise_that_the_points_do_not() -> None:
     assert Reference.build(runs[:1]).at([0.5])[1] < 1e-4
     noise = Reference.build(runs).wander([0.5])
     assert 0.0004 < noise[0] < 0.003
+
+
+def test_the_scatter_is_that_of_the_repeats_of_the_nearest_size() -> None:
+    heights = np.random.default_rng(5).normal(0.0, 0.02, 8)
+
+    def run(i: int, params: int) -> Curve:
+        astray = heights[i] * (4 if params > 10**8 else 1)
+        return curve(f"{params}-{i}", params=params, extra=lambda t: astray * np.cos(np.pi * t))
+
+    small = [run(i, 10**8) for i in range(4)]
+    large = [run(i, 10**9) for i in range(4, 8)]
+    alone = Reference.build(small)
+    wave = np.cos(np.pi * T)
+    inside = (GRID >= 0.25) & (GRID <= 0.5)
+    aligned = wave - np.cos(np.pi * GRID[inside]).mean()
+    found = alone.scatter(T)
+    far = T > 0.6  # smoothed: not where it passes through zero
+    np.testing.assert_allclose(
+        found[far], heights[:4].std(ddof=1) * np.abs(aligned)[far], rtol=0.15
+    )
+    both = Reference.build([*small, *large])
+    np.testing.assert_allclose(both.scatter(T, 2e8), found)
+    np.testing.assert_allclose(both.scatter(T, 5e9), Reference.build(large).scatter(T))
+    pooled = np.sqrt((found**2 + Reference.build(large).scatter(T) ** 2) / 2)
+    np.testing.assert_allclose(both.scatter(T), pooled)
+    # two runs of one size tell too little
+    assert not Reference.build([*small[:2], run(4, 10**9)]).scatter(T).any()
 
 
 def test_it_is_not_known_before_its_first_point() -> None:

@@ -191,6 +191,30 @@ def test_healthy_runs_are_called_no_more_often_than_alpha() -> None:
     assert called <= 0.05 * 308
 
 
+def astray(seed: int, size: float = 0.008) -> Any:
+    """What sends a run astray early stays with it for long: half a wave, of another height each."""
+    height = np.random.default_rng(seed).normal(0.0, size)
+    return lambda t: height * np.cos(np.pi * np.minimum(t / 0.8, 1.0))
+
+
+def test_runs_that_stray_no_further_than_their_repeats_are_healthy() -> None:
+    def repeats(seed: int, strays: int) -> list[Curve]:
+        return [
+            curve(f"r{i}", noise=0.002, seed=seed + i, every=25, extra=astray(seed + i + strays))
+            for i in range(12)
+        ]
+
+    called, seen = 0, 0
+    for seed in range(0, 1000, 20):
+        runs = repeats(seed, 10**6)
+        called += len(score(runs).deviating)
+        sick = curve("sick", noise=0.002, seed=seed + 19, every=25, extra=lambda t: 2 * drift(t))
+        seen += "sick" in [run.name for run in score([*runs, sick]).deviating]
+    # four repeats tell their scatter to a third; by the noise of its own points, a third is called
+    assert called <= 0.08 * 600
+    assert seen >= 40  # of 50
+
+
 def test_the_quantile_allows_for_few_points() -> None:
     few, many = quantile(0.01, np.array([24, 100_000]))
     assert 3.5 < many < 3.8

@@ -27,7 +27,7 @@ def test_the_demo_goes_round_the_loop_twice(tmp_path: Path) -> None:
             timeout=300,
         )
         assert done.returncode == 0, done.stdout + done.stderr
-        assert "83k-80tpp-fault" in done.stdout
+        assert "77k-20tpp-fault" in done.stdout
         assert "deviating since" in done.stdout
     assert (tmp_path / "out" / "tiny-family" / "family.png").read_bytes()[:4] == b"\x89PNG"
     assert "fitted-loss" in (tmp_path / "out" / "tiny-family" / "next.json").read_text()
