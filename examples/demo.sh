@@ -63,8 +63,7 @@ run planner ingest "$runs/*-tau*-seed*.jsonl.gz" -o "$tiny/sweep"
 say "Every run against its family: the one whose loss kernel went wrong at 60 % is found"
 family=(--metric eval/loss --where 'schedule=linear*' --where 'tau>0.2' --where 'tau<0.5')
 attention always planner score "$tiny/archive" --plan "$plan" "${family[@]}"
-run planner plot "$tiny/archive" --plan "$plan" --metric eval/loss \
-  --where 'tau>0.2' --where 'tau<0.5' -o "$tiny/family.png"
+run planner plot "$tiny/archive" --plan "$plan" "${family[@]}" -o "$tiny/family.png"
 
 say "The final loss of the largest size, from a fifth of its run and what has finished"
 run planner forecast "$tiny/archive" 151k-20tpp --at 0.2 --plan "$plan" --metric eval/loss
