@@ -60,6 +60,22 @@ def test_averaging_is_biased_where_shapes_drift() -> None:
     assert abs(collapse.final / collapse.actual - 1) < 0.002
 
 
+def test_a_size_that_is_repeated_often_counts_no_more_in_the_mean() -> None:
+    runs, run = family(noise=0.0, drift=0.02), member(BIG, noise=0.0, drift=0.02)
+    first = runs[0]
+    again = [
+        replace(first, facts=replace(first.facts, run=f"again-{i}", name=f"again-{i}"))
+        for i in range(20)
+    ]
+
+    def final(curves: list[Curve]) -> float | None:
+        return forecast_run(run, Pool.of(curves), at=0.2, method="mean").final
+
+    assert final([*runs, *again]) == pytest.approx(final(runs), rel=1e-9)
+    assert final([*runs[1:], *again]) == pytest.approx(final(runs), rel=1e-9)
+    assert final(runs[1:]) != pytest.approx(final(runs), rel=1e-3)
+
+
 @settings(max_examples=10)
 @given(st.floats(0.1, 10.0))
 def test_units_of_the_loss(factor: float) -> None:

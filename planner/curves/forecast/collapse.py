@@ -50,7 +50,7 @@ class Collapse:
 
     Attributes:
         name: Of the method.
-        extrapolate: Whether the shape goes on with size; False takes the mean of the runs.
+        extrapolate: Whether the shape goes on with size; False takes the mean of the sizes.
         reference: A reference that takes the place of the band's finished runs.
         trusted: Somebody says that the run should follow it: what is not known of either counts as
             equal.
@@ -104,8 +104,12 @@ class _Basis:
 
     @property
     def mean(self) -> Float64:
-        """Equal weights."""
-        return np.full(len(self.members), 1.0 / len(self.members))
+        """Equal weights of the sizes: a size that was repeated often counts no more."""
+        if not self.sizes:
+            return np.full(len(self.members), 1.0 / len(self.members))
+        sizes = np.array([member.params for member in self.members])
+        repeats = (sizes[:, None] == sizes).sum(axis=1)
+        return np.asarray(1.0 / (repeats * len(self.sizes)))
 
     def weights(self, size: float, curvature: float = CURVATURE) -> Float64:
         """Weights of the members in the shape of a size."""
