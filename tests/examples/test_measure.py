@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -85,6 +86,19 @@ def test_the_noise_floor_is_what_noise_leaves(
     assert measure.spread(measure.family(20, "", False)[0]) > 2 * measure.floor(20, False)
 
 
+def test_the_recorded_family_collapses_as_its_protocol_asks(measure: ModuleType) -> None:
+    for tpp in (measure.LOW, measure.HIGH):
+        matched, sizes = measure.family(tpp, "", False)
+        assert sizes == list(measure.SIZES)
+        assert measure.spread(matched) <= max(0.01, 2 * measure.floor(tpp, False))
+    mismatched, sizes = measure.family(measure.HIGH, "-fixed", False)
+    assert sizes == list(measure.SIZES)
+    constant, sizes = measure.family(measure.HIGH, "-constant", False)
+    assert len(sizes) == 3
+    assert measure.spread(mismatched) >= 3 * measure.spread(matched)
+    assert measure.spread([*matched, *constant]) >= 3 * measure.spread(matched)
+
+
 def test_it_prints_what_is_recorded(
     measure: ModuleType, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -93,3 +107,6 @@ def test_it_prints_what_is_recorded(
     wanted = ("20 TPP matched", "5 TPP matched", "mismatched", "with constant rate", "fault: rises")
     for said in wanted:
         assert said in printed
+    assert "63 sweeps, 1 with a bound, 0 not recorded whole" in printed
+    exponent, low, high = map(float, re.findall(r"-?\d+\.\d+", printed.splitlines()[-1]))
+    assert low < exponent < high < 0  # the published law's sign
