@@ -20,12 +20,13 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from planner.curves.curve import Curve
 from planner.curves.errors import CurveError
 from planner.curves.member import GRID, WINDOW, Float64, Member, make_member, schedule_kinks
 from planner.curves.normalize import log_excess
+from planner.curves.repeats import group_repeats, scatter
 from planner.curves.schedule import Schedule
 from planner.curves.shape import size_weights
 
@@ -290,7 +291,7 @@ class Reference:
             chosen = [list(key)] if key else self._repeats
             if sum(len(rows) - 1 for rows in chosen) < _REPEATS - 1:
                 chosen = []
-            self._strays[key] = _scatter(self._shapes, chosen, (GRID >= 0.25) & (GRID <= 0.5))
+            self._strays[key] = scatter(self._shapes, chosen, (GRID >= 0.25) & (GRID <= 0.5))
         return self._read(self._strays[key], fraction)
 
     def _read(self, row: Float64, fraction: ArrayLike) -> Float64:
@@ -373,7 +374,7 @@ class Reference:
         Each member's level over the later half of training is taken out first: its divisor's error
         is stated apart.
         """
-        return _scatter(self._shapes, self._repeats, GRID >= 0.5)
+        return scatter(self._shapes, self._repeats, GRID >= 0.5)
 
     @cached_property
     def _strays(self) -> dict[tuple[int, ...], Float64]:
@@ -381,35 +382,7 @@ class Reference:
 
     @cached_property
     def _repeats(self) -> list[list[int]]:
-        """Members that are repeats of one run, by two or more."""
-        groups: dict[tuple[float, ...], list[int]] = {}
-        for i, member in enumerate(self.members):
-            same = (member.params, member.tpp, member.tau)
-            if member.params is not None:  # else nothing says that they are repeats
-                key = tuple(round(math.log(v), 1) if v else -1.0 for v in same)
-                groups.setdefault(key, []).append(i)
-        return [rows for rows in groups.values() if len(rows) > 1]
-
-
-def _scatter(shapes: Float64, repeats: list[list[int]], level: NDArray[np.bool_]) -> Float64:
-    """Return the standard deviation among repeats, shape of `GRID`, smoothed; 0 if there are none.
-
-    The level of each over a part of training is taken out first.
-    """
-    levels = shapes[:, level].mean(axis=1)
-    squares, freedom = np.zeros(GRID.size), 0
-    for rows in repeats:
-        group = shapes[rows] - levels[rows, None]
-        squares += ((group - group.mean(axis=0)) ** 2).sum(axis=0)
-        freedom += len(rows) - 1
-    if not freedom:
-        return np.zeros(GRID.size)
-    # one or two repeats tell little at one point: pooled over a twentieth of training
-    width = np.maximum(0.05, 0.2 * GRID)
-    cumulated = np.concatenate([[0.0], np.cumsum(squares / freedom)])
-    low = np.searchsorted(GRID, GRID - width)
-    high = np.searchsorted(GRID, GRID + width, side="right")
-    return np.asarray(np.sqrt((cumulated[high] - cumulated[low]) / (high - low)))
+        return group_repeats(self.members)
 
 
 @lru_cache(maxsize=4096)  # bands have the same sizes, and each run is judged by all others
