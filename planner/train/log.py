@@ -10,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import math
+import os
 from typing import TYPE_CHECKING, Any, TextIO
 
 from planner.errors import OutputError
@@ -65,6 +66,13 @@ class Log:
     def line(self, step: int, tokens: int, values: Mapping[str, float]) -> None:
         """Write one step's numbers."""
         self._write({"step": step, "tokens": tokens, **values})
+
+    def sync(self) -> None:
+        """Have the lines on the disk: a checkpoint must not outlast those of its steps."""
+        try:
+            os.fsync(self._stream.fileno())
+        except OSError as error:
+            raise OutputError(f"cannot be written: {error.strerror}", file=str(self.path)) from None
 
     def close(self) -> None:
         """Close the file."""

@@ -198,6 +198,8 @@ class _Training:
                     # its weights are lost; the last good checkpoint stays
                     return Outcome("diverged", self.step, loss)
                 if last or self.step % every == 0:
+                    if log is not None:
+                        log.sync()
                     self._save()
                 if stopping is not None and self.step < end:
                     return Outcome("interrupted", self.step, loss, stopping)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,30 @@ def test_a_log_on_a_full_disk_is_named(tmp_path: Path) -> None:
     for attempt in (lambda: log.line(1, 2, {}), log.close):
         with pytest.raises(OutputError, match=r"log\.jsonl: cannot be written: No space left on"):
             attempt()
+
+
+def test_the_log_is_on_the_disk_before_the_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a machine that loses power goes on from a step whose line in the log is lost."""
+    synced = []
+
+    def fsync(handle: int) -> None:
+        paths = {path.stat().st_ino: path for path in tmp_path.rglob("*")}
+        path = paths[os.fstat(handle).st_ino]
+        lines = path.read_text().splitlines() if path.name == "log.jsonl" else ["{}"]
+        synced.append((path.name, json.loads(lines[-1]).get("step")))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    train(job(family(), data=str(data), stop_after=4, checkpoint_steps=2), tmp_path)
+    assert synced == [
+        ("log.jsonl", 2),
+        ("step-00000002.new", None),
+        ("checkpoints", None),
+        ("log.jsonl", 4),
+        ("step-00000004.new", None),
+        ("checkpoints", None),
+    ]
 
 
 def test_evaluation_needs_something_held_out(data: Path, tmp_path: Path) -> None:
