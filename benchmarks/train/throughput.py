@@ -1,16 +1,16 @@
-"""Tokens per CPU second of `planner train` and of a plain loop of the same model, interleaved.
+"""Tokens per CPU second of `planner train` and of a plain loop of the same model, step by step.
 
-python benchmarks/train/throughput.py [ROUNDS]; needs the extra `train`. The plain loop is what
+python benchmarks/train/throughput.py [STEPS]; needs the extra `train`. The plain loop is what
 people start from: a GPT with learned positions, GELU and tied embeddings, random windows of a
 memory map, AdamW in two groups, gradient clipping; no multipliers, no log, no checkpoints. One
-thread each; the median over rounds of the time between steps, of this process only, so that what
-else the machine does matters little.
+thread each, time of this process only. A step of one follows a step of the other, because the
+machine's own speed drifts by a tenth within seconds; the ratio is the median over pairs of steps,
+with the standard error of that median.
 """
 
 from __future__ import annotations
 
 import json
-import statistics
 import sys
 import tempfile
 import time
@@ -27,7 +27,7 @@ from planner.train.config import Job, Settings
 from planner.train.corpus import prepare, python_source, python_texts
 from planner.train.loop import train
 
-D, LAYERS, HEADS, CONTEXT, BATCH, STEPS = 256, 4, 4, 256, 8, 12
+D, LAYERS, HEADS, CONTEXT, BATCH = 256, 4, 4, 256, 8
 SPEC = {
     "family": "bench",
     "tpp": 1,
@@ -105,31 +105,43 @@ class PlainLoop:
         loss.item()
 
 
+class Pairs:
+    """Does a plain step after each step of `planner train`, and keeps the times of both."""
+
+    def __init__(self, plain: PlainLoop) -> None:
+        self.plain, self.times, self.mark = plain, [], None
+
+    def __call__(self, *_: object) -> None:
+        there = time.process_time()
+        self.plain.step()
+        back = time.process_time()
+        if self.mark is not None:  # the first step has to start up
+            self.times.append((there - self.mark, back - there))
+        self.mark = time.process_time()
+
+
 def main() -> None:
     torch.set_num_threads(1)
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 4
+    steps = int(sys.argv[1]) if len(sys.argv) > 1 else 200
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "data"
         source, licence = python_source()
         prepare(python_texts(), folder, source=source, licence=licence)
         plan = compile_plan(parse_spec(json.dumps(SPEC), "bench.yaml"))
-        settings = Settings(data=str(folder), threads=1, device="cpu", stop_after=STEPS)
+        settings = Settings(data=str(folder), threads=1, device="cpu", stop_after=steps + 1)
         job = Job(plan.family, plan.digest, plan.runs[0], settings)
-        plain, times = PlainLoop(folder), {"planner train": [], "plain loop": []}
+        plain = PlainLoop(folder)
         assert sum(p.numel() for p in plain.model.parameters()) == plan.runs[0].params.total
-        for _ in range(rounds):
-            marks: list[float] = []
-            train(job, Path(scratch) / "run", lambda *_, m=marks: m.append(time.process_time()))
-            times["planner train"] += np.diff(marks).tolist()
-            marks = []
-            for _ in range(STEPS):
-                plain.step()
-                marks.append(time.process_time())
-            times["plain loop"] += np.diff(marks).tolist()
-    rates = {name: BATCH * CONTEXT / statistics.median(found) for name, found in times.items()}
-    for name, rate in rates.items():
-        print(f"{name:14} {rate:8.0f} tokens per CPU second")
-    print(f"ratio {rates['planner train'] / rates['plain loop']:.3f}")
+        pairs = Pairs(plain)
+        train(job, Path(scratch) / "run", pairs)
+    times = np.array(pairs.times)
+    for name, seconds in zip(
+        ("planner train", "plain loop"), np.median(times, axis=0), strict=True
+    ):
+        print(f"{name:14} {BATCH * CONTEXT / seconds:8.0f} tokens per CPU second")
+    ratios = np.log(times[:, 1] / times[:, 0])
+    error = 1.25 * ratios.std(ddof=1) / np.sqrt(ratios.size)
+    print(f"ratio {np.exp(np.median(ratios)):.3f} +- {error:.3f} ({ratios.size} pairs of steps)")
 
 
 if __name__ == "__main__":
