@@ -15,6 +15,7 @@ pytestmark = pytest.mark.slow
 
 def test_the_worked_example_runs(command: Callable, project_root: Path, tmp_path: Path) -> None:
     pytest.importorskip("torch", minversion="2.6")
+    pytest.importorskip("matplotlib", minversion="3.8")
     page = (project_root / "docs" / "train.md").read_text(encoding="utf-8")
     (spec,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     (tmp_path / "tiny.yaml").write_text(spec)
