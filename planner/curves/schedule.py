@@ -23,7 +23,8 @@ class Schedule:
 
     Attributes:
         fractions: Fractions of training, shape ``(knots,)``, rising from 0 or more to at most 1.
-        factors: Share of the peak learning rate there; the greatest is 1.
+        factors: Share of the peak learning rate there; the greatest is 1, or less where a log
+            holds not the peak.
         source: ``logged``, ``planned`` or ``declared``.
     """
 
@@ -37,8 +38,11 @@ class Schedule:
 
     @property
     def warmup(self) -> float:
-        """The fraction of training at which the rate first comes within 0.1 % of its peak."""
-        return float(self.fractions[int(np.argmax(self.factors >= 0.999))])
+        """The fraction of training at which the rate first comes within 0.1 % of its greatest.
+
+        Of the knots' own greatest: a log of every hundredth step need not hold the peak.
+        """
+        return float(self.fractions[int(np.argmax(self.factors >= 0.999 * self.factors.max()))])
 
     def covers(self, fraction: float) -> bool:
         """Return whether it is known up to a fraction of training, to one part in fifty."""
