@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import gc
 import json
-import operator
+import math
 import re
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -37,12 +37,19 @@ _MATCHED = (
 )
 _BY_PLAN = ("tau", "tpp", "origins")
 _DERIVED = "derived"
-_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
-    ">=": operator.ge,
-    "<=": operator.le,
-    ">": operator.gt,
-    "<": operator.lt,
+# Steps and batches are whole numbers, and some logs keep float32: 20 TPP comes out at 19.99 or so.
+_ACHIEVED = ("tpp", "tau", "lr", "min_lr", "weight_decay")
+_REACH = 0.005
+_COMPARE: dict[str, Callable[[Any, Any, float], bool]] = {
+    "=": lambda value, number, reach: value == number or abs(value - number) <= reach,
+    "==": lambda value, number, reach: value == number or abs(value - number) <= reach,
+    "!=": lambda value, number, reach: value != number and not abs(value - number) <= reach,
+    ">=": lambda value, number, reach: value >= number - reach,
+    "<=": lambda value, number, reach: value <= number + reach,
+    ">": lambda value, number, reach: value > number + reach,
+    "<": lambda value, number, reach: value < number - reach,
 }
+_ORDER = (">=", "<=", ">", "<")
 SHORT = (
     "run", "name", "params", "tokens", "tpp", "tau", "lr", "metric", "final", "diverged_step",
     "last_step", "points", "total_steps",
@@ -229,21 +236,18 @@ def _condition(text: str, names: Sequence[str]) -> tuple[str, Callable[[Any], bo
             f"{did_you_mean(name, [n for n in names if n not in _LONG])}"
         )
     if str(runs_schema().field(name).type) == "string":
-        if sign in _COMPARE:
+        if sign in _ORDER:
             raise ArchiveError(f"{name} is text: wanted = or != and a pattern, got {text!r}")
         same = _like(given)
         return name, same if sign in ("=", "==") else lambda value: not same(value)
     if given.lower() in ("null", "none"):
-        if sign in _COMPARE:
+        if sign in _ORDER:
             raise ArchiveError(f"got {text!r}: null can only be compared by = and !=")
         return name, (lambda v: v is None) if sign != "!=" else lambda v: v is not None
     number = _number(given, text)
-    compare = _COMPARE.get(sign)
-    if compare is not None:
-        return name, lambda value: value is not None and compare(value, number)
-    if sign == "!=":
-        return name, lambda value: value is not None and value != number
-    return name, lambda value: value is not None and value == number
+    reach = _REACH * abs(number) if name in _ACHIEVED and math.isfinite(number) else 0.0
+    compare = _COMPARE[sign]
+    return name, lambda value: value is not None and compare(value, number, reach)
 
 
 def _like(pattern: str) -> Callable[[Any], bool]:

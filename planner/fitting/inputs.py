@@ -13,6 +13,8 @@ import numpy as np
 
 from planner.archive import list_runs
 from planner.curves import Curve, load_curves
+from planner.curves.bins import bin_curves, join
+from planner.curves.forecast.healthy import sick_runs
 from planner.fitting.errors import FitError
 from planner.units import count_of
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
     from planner.archive import Archive
     from planner.curves import RunFacts, Schedule
+    from planner.curves.bins import Binned
     from planner.plan import Plan
 
 # The final loss is the mean over this last fraction of training: one noisy step does not decide,
@@ -29,6 +32,7 @@ TAIL = 0.01
 # A run whose final loss is this much above its lowest value has diverged, whatever it was set to;
 # single values scatter by a few percent about a healthy end.
 _DIVERGED = 1.2
+_NAMED = 3  # what deviates is named, up to so many
 # two schedules are one shape if they differ by less than this share of the peak
 _SAME_SHAPE = 0.03
 # two budgets, sizes or settings are one if they differ by less than this
@@ -84,15 +88,28 @@ def select_final_losses(
     where: Sequence[str] = (),
     runs: Sequence[str] = (),
     plans: Sequence[Plan] = (),
+    healthy: bool = False,
 ) -> tuple[str, list[FinalLoss], list[str]]:
     """Return the metric, the finished runs that match, and sentences about the others.
 
     Curves are read some at a time, and only their final losses are kept. The final loss is the mean
     over the last 1 % of training, or the last value of a sparser log. A run of one point, such as a
-    row of a table, is taken as finished. Arguments and errors as `matching_curves`.
+    row of a table, is taken as finished. Other arguments and errors as `matching_curves`.
+
+    Args:
+        archive: The archive.
+        metric: As for `matching_curves`.
+        where: As for `matching_curves`.
+        runs: As for `matching_curves`.
+        plans: As for `matching_curves`.
+        healthy: Leave aside what no forecast would rest on either
+            (`planner.curves.forecast.healthy.sick_runs`). Not for sweeps: most of their settings
+            are meant to be worse.
     """
     found, missing, name = [], Counter[str](), ""
+    binned: list[Binned] = []
     for batch in matching_curves(archive, metric=metric, where=where, runs=runs, plans=plans):
+        whole = []
         for curve in batch:
             name = curve.metric
             run = _finished(curve)
@@ -100,9 +117,19 @@ def select_final_losses(
                 missing[run] += 1
             else:
                 found.append(run)
+                whole += [curve] if curve.steps.size > 1 else []
+        if healthy and whole:
+            binned.append(bin_curves(whole))
     notes = [
         f"{count_of(count, 'run')} left aside: {why}" for why, count in sorted(missing.items())
     ]
+    if binned:
+        sick = sick_runs(join(binned), name)
+        gone = {each.run for each in sick}
+        found = [run for run in found if run.facts.run not in gone]
+        notes += [f"{each.name} left aside, it deviates: {each.reason}" for each in sick[:_NAMED]]
+        if len(sick) > _NAMED:
+            notes.append(f"{len(sick) - _NAMED:,} more runs left aside: they deviate, too")
     return name, found, notes
 
 

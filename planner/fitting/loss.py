@@ -83,8 +83,9 @@ def fit_loss(
 ) -> Fit:
     """Fit L = E + A/N^alpha + B/D^beta to the final losses of an archive's finished runs.
 
-    By Huber on log residuals (`planner.kernel.loss_law`). Where runs of one size and budget differ
-    in their settings, those of the best setting count. Intervals are percentiles over resampled
+    By Huber on log residuals (`planner.kernel.loss_law`). Runs that diverged or left their band far
+    are left aside. Where runs of one size and budget differ in their settings, those of the best
+    setting count. Intervals are percentiles over resampled
     runs; the range in which E, alpha and beta fit about equally well is that of the profile of the
     objective (Ronchetti's robust likelihood ratio test, with Student's quantile for the few runs).
 
@@ -103,7 +104,9 @@ def fit_loss(
         CurveError: If the metric cannot be chosen.
         FitError: If there are too few runs, sizes or budgets.
     """
-    series, finished, notes = select_final_losses(archive, metric=metric, where=where, runs=runs)
+    series, finished, notes = select_final_losses(
+        archive, metric=metric, where=where, runs=runs, healthy=True
+    )
     known, unknown = require(finished, ("params", "tokens"))
     chosen, others = best_settings(known)
     notes += unknown

@@ -347,6 +347,24 @@ def test_inspect_changes_nothing(tmp_path: Path) -> None:
     }
 
 
+def test_what_steps_and_batches_round_is_as_asked_for(tmp_path: Path) -> None:
+    """20 TPP comes out at 19.99 or 20.01: it is 20 all the same, and not more than 20."""
+    tpp = {"below": 19.99, "above": 20.01, "more": 21.0, "twice": 40.0}
+    for name, value in tpp.items():
+        head = f'{{"n_params": 1000, "tpp": {value}}}'
+        write(tmp_path / "logs" / f"{name}.jsonl", f'{head}\n{{"step": 1, "loss": 2.5}}\n')
+    archive, _ = archived(tmp_path, tmp_path / "logs")
+
+    def names(condition: str) -> set[str]:
+        return {run["name"] for run in list_runs(archive, where=[condition])}
+
+    assert names("tpp=20") == names("tpp==20") == names("tpp<=20") == {"below", "above"}
+    assert names("tpp!=20") == names("tpp>20") == {"more", "twice"}
+    assert names("tpp>=20") == set(tpp)
+    assert names("tpp<20") == set()
+    assert names("tpp>=inf") == names("tpp=nan") == set()
+
+
 def test_list_filters_and_sorts(tmp_path: Path) -> None:
     for name, params in (("small", 10_000_000), ("big", 2_000_000_000)):
         write(
@@ -363,6 +381,7 @@ def test_list_filters_and_sorts(tmp_path: Path) -> None:
     assert names(where=["params>=100M"]) == ["big"]
     assert names(where=["params<1B", "final=2.25"]) == ["small"]
     assert names(where=["params=null"]) == ["unknown"]
+    assert names(where=["final=2.251"]) == []
     assert names(where=["name!=*n*"]) == ["big", "small"]
     assert names(sort="params") == ["small", "big", "unknown"]
     assert names(sort="-params", limit=1) == ["big"]
