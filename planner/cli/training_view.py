@@ -42,6 +42,17 @@ def run_training(job: Job, output: Path) -> Outcome:
 
 def report(job: Job, outcome: Outcome, output: Path) -> int:
     """Say how it ended, once for all processes; return the exit code."""
+    code = _say(job, outcome, output)
+    if outcome.epochs > 1 and os.environ.get("RANK", "0") == "0":
+        print(
+            f"note: the whole run sees its data {outcome.epochs:.3g} times; laws of tokens per "
+            "parameter are of data seen once",
+            file=sys.stderr,
+        )
+    return code
+
+
+def _say(job: Job, outcome: Outcome, output: Path) -> int:
     steps = f"{outcome.step} of {job.run.steps} steps"
     loss = "" if outcome.loss is None else f", loss {outcome.loss:.4f}"
     first = os.environ.get("RANK", "0") == "0"

@@ -7,7 +7,9 @@ plan's run with width or depth multiplied, hyperparameters those of the plan's t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -197,8 +199,10 @@ def coordinate_check(
         progress: Called after each shape.
 
     Raises:
-        TrainError: If heads do not divide a width, or a shape does not fit in memory.
+        TrainError: If the run's table is not what the parametrization says, heads do not divide a
+            width, or a shape does not fit in memory.
     """
+    check_table(run, rule)
     shapes: list[tuple[Axis, int, int, int]] = [
         *(("width", factor, width * factor, depth) for factor in factors),
         *(("depth", factor, width, depth * factor) for factor in factors),
@@ -235,6 +239,28 @@ def coordinate_check(
     return Check(kind or rule.kind, steps, tuple(points), spread, tolerance, promised)
 
 
+def check_table(run: Run, rule: Parametrization) -> None:
+    """Refuse a run whose table is not what its parametrization says at its shape.
+
+    Raises:
+        TrainError: Naming the first class that differs.
+    """
+    own = rescaled(run, rule, run.model.d_model, run.model.n_layers)
+    for wanted in own.tensors:
+        row = run.tensor(wanted.tensor_class)
+        for name in ("init_std", "lr", "weight_decay", "eps", "forward_multiplier"):
+            if rule.kind == "standard" and name == "forward_multiplier":
+                continue  # the plan's own, where it has some, are not part of it
+            got, of = getattr(row, name), getattr(wanted, name)
+            if (got is None) != (of is None) or (
+                got is not None and of is not None and not math.isclose(got, of, rel_tol=1e-9)
+            ):
+                raise TrainError(
+                    f"run {run.name}: {name} of {row.tensor_class} is {got}, but its "
+                    f"parametrization says {of} at this shape; the check would not be of this plan"
+                )
+
+
 def _measure(
     run: Run, steps: int, sequences: int, seed: int, data: TokenData | None
 ) -> tuple[dict[str, float], dict[str, float], float]:
@@ -258,14 +284,19 @@ def step_tokens(run: Run, step: int, sequences: int, seed: int, data: TokenData 
     """Return the tokens of a step, (sequences, S + 1): of the data, or made ones."""
     s = run.model.seq_len
     if data is not None:
-        order = Order(data.windows(s), seed)
-        return torch.from_numpy(data.sequences(order.numbers(step * sequences, sequences), s))
+        numbers = _order(data.windows(s), seed).numbers(step * sequences, sequences)
+        return torch.from_numpy(data.sequences(numbers, s))
     # A walk around the vocabulary: the step is learned at once, the noise never.
     rng = np.random.default_rng((seed, step))
     start = rng.integers(0, run.model.vocab_size, (sequences, 1))
     walk = np.cumsum(1 + rng.integers(0, 4, (sequences, s)), axis=1)
     walk = np.concatenate([np.zeros_like(start), walk], axis=1) + start
     return torch.from_numpy(walk % run.model.vocab_size)
+
+
+@lru_cache(maxsize=16)  # each shuffles a whole corpus
+def _order(windows: int, seed: int) -> Order:
+    return Order(windows, seed)
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import contextlib
 import signal
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,7 +34,6 @@ from planner.train.parallel import (
     workers,
 )
 from planner.train.schedule import rate_factor
-from planner.units import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,12 +58,14 @@ class Outcome:
         step: Updates done.
         loss: Training loss of the last step, nats a token; None if this start did none.
         signal: Name of the signal that interrupted it.
+        epochs: How often the whole run sees each sequence of its data.
     """
 
     status: Status
     step: int
     loss: float | None
     signal: str | None = None
+    epochs: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,8 @@ def train(
     with workers(job.settings) as who:
         advice = "try a smaller --micro-batch, or more processes with --parallel fsdp"
         with memory_errors(f"run {job.run.name}", advice):
-            return _Training(job, out, data, who, precision).go(progress)
+            training = _Training(job, out, data, who, precision)
+            return replace(training.go(progress), epochs=training.epochs)
 
 
 def split_batch(run: Run, processes: int, micro: int | None = None) -> Split:
@@ -139,12 +141,10 @@ class _Training:
         run = job.run
         self.split = split_batch(run, who.count, job.settings.micro_batch)
         self.order = Order(data.windows(run.model.seq_len), job.data_seed)
-        held_out = self._held_out()
-        if job.settings.eval_steps and held_out < who.count:
+        if job.settings.eval_steps and not self._held_out():
             raise TrainError(
-                f"got {count_of(held_out, 'held-out sequence')} for "
-                f"{count_of(who.count, 'process', 'processes')}, wanted one for each (--validation "
-                "of `planner prepare`, --eval-sequences)",
+                "got 0 held-out sequences, wanted one or more (--validation of `planner prepare`, "
+                "--eval-sequences)",
                 field="--eval-steps",
             )
         self.identity = {
@@ -153,6 +153,8 @@ class _Training:
             "data_seed": job.data_seed,
             "data_digest": data.about.digest,
         }
+        if run.model.experts is not None:
+            self.identity["balance_loss"] = job.settings.balance_loss
         model = Transformer(run, job.seed)
         values = table_values(model, run)
         model.to(device=who.device, dtype=torch.float64 if precision == "fp64" else None)
@@ -169,6 +171,11 @@ class _Training:
         if newest is not None:
             self.step = checkpoint.restore(newest, self.tensors, self.optimizer, self.identity)
         self.forward: Any = torch.compile(self.called) if job.settings.compile else self.called
+
+    @property
+    def epochs(self) -> float:
+        """How often the whole run sees each sequence."""
+        return self.run.steps * self.run.batch.sequences / self.order.windows
 
     def go(self, progress: Callable[[int, int, float], None] | None) -> Outcome:
         """Train to the end, or until something stops it."""
@@ -268,22 +275,23 @@ class _Training:
     @torch.no_grad()
     def _evaluate(self) -> dict[str, float]:
         """Return the mean loss over held-out sequences that are evenly spaced."""
-        there = self.data.windows(self.run.model.seq_len, validation=True)
-        count = self._held_out() // self.who.count
-        every = count * self.who.count
-        numbers = (np.arange(count, dtype=np.int64) * self.who.count + self.who.rank) * there
-        numbers //= every
+        there, count = self.data.windows(self.run.model.seq_len, validation=True), self._held_out()
+        numbers = np.arange(count, dtype=np.int64) * there // count
+        ours = numbers[self.who.rank :: self.who.count]
         loss_sum = torch.zeros((), device=self.who.device, dtype=torch.float64)
         # not through DDP: nothing is exchanged here
         forward = self.model if self.who.parallel == "ddp" else self.forward
-        for start in range(0, count, self.split.micro):
-            part = numbers[start : start + self.split.micro]
+        for start in range(0, -(-count // self.who.count), self.split.micro):
+            part = ours[start : start + self.split.micro]
             with self._autocast():
-                loss, _ = forward(*self._tensors(part, validation=True))
-            loss_sum += loss * len(part)
+                # sharded weights are gathered by all, also for those that have none left
+                some = part if part.size else numbers[:1]
+                loss, _ = forward(*self._tensors(some, validation=True))
+            if part.size:
+                loss_sum += loss * part.size
         if self.who.parallel == "fsdp":
             self.called.reshard()
-        return {"eval/loss": float(total(loss_sum, self.who)) / (count * self.who.count)}
+        return {"eval/loss": float(total(loss_sum, self.who)) / count}
 
     def _held_out(self) -> int:
         """Return how many held-out sequences there are, of those that are asked for."""
@@ -360,6 +368,7 @@ class _Training:
             "tokenizer": about.tokenizer,
             "data": about.source,
             "data_digest": about.digest,
+            "epochs": round(self.epochs, 4),
             "micro_batch": self.split.micro,
             "accumulation": self.split.accumulation,
             "processes": self.who.count,

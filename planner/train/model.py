@@ -184,7 +184,7 @@ class FeedForward(nn.Module):
 class Experts(Layer):
     """A mixture of experts: each token goes to its top k, weighted by their renormalized shares.
 
-    No token is dropped. Router scores are a softmax over all experts in float32.
+    No token is dropped. Router scores, and a softmax of them over all experts, are float32.
     """
 
     def __init__(self, run: Run) -> None:
@@ -208,11 +208,12 @@ class Experts(Layer):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return (B, S, D) before the multiplier, and the balance.
 
-        The balance is E sum_e used_e share_e, 1 if all are used alike.
+        The balance is E sum_e used_e share_e, 1 if all are used alike, of each sequence and their
+        mean: one of a whole micro batch would make the gradient depend on how a batch is divided.
         """
         tokens = x.reshape(-1, x.shape[-1])
-        scores = self.router(tokens)
-        scores = scores if scores.dtype == torch.float64 else scores.float()
+        with torch.autocast(x.device.type, enabled=False):
+            scores = self.router(tokens if tokens.dtype == torch.float64 else tokens.float())
         shares = scores.softmax(dim=-1)  # (T, E)
         best, chosen = shares.topk(self.top_k, dim=-1)  # (T, k)
         weights = best / best.sum(dim=-1, keepdim=True)
@@ -221,8 +222,9 @@ class Experts(Layer):
             row, slot = (chosen == expert).nonzero(as_tuple=True)
             y = self._expert(expert, tokens[row]) * weights[row, slot, None]
             result = result.index_add(0, row, y.to(result.dtype))
-        used = torch.zeros_like(shares).scatter_(1, chosen, 1.0).mean(dim=0) / self.top_k
-        return result.view_as(x), self.count * (used * shares.mean(dim=0)).sum()
+        used = torch.zeros_like(shares).scatter_(1, chosen, 1.0) / self.top_k
+        used, share = (of.view(*x.shape[:2], -1).mean(dim=1) for of in (used, shares))  # (B, E)
+        return result.view_as(x), self.count * (used * share).sum(dim=1).mean()
 
     def _expert(self, expert: int, x: Tensor) -> Tensor:
         b1 = None if self.inner_bias is None else self.bias_multiplier * self.inner_bias[expert]

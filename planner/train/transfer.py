@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from planner.train.coordinates import rescaled, step_tokens
+from planner.train.coordinates import check_table, rescaled, step_tokens
 from planner.train.errors import memory_errors
 from planner.train.model import Transformer
 from planner.train.optimizer import make_optimizer, set_rate, table_values
@@ -130,8 +130,10 @@ def transfer_check(
         progress: Called after each width and learning rate.
 
     Raises:
-        TrainError: If heads do not divide a width, or a model does not fit in memory.
+        TrainError: If the run's table is not what the parametrization says, heads do not divide a
+            width, or a model does not fit in memory.
     """
+    check_table(run, rule)
     plain = replace(run, optimizer=replace(run.optimizer, base_weight_decay=0.0))
     short = replace(plain, steps=steps, warmup_steps=round(steps * run.warmup_steps / run.steps))
     found: list[Rate] = []

@@ -40,10 +40,13 @@ def test_two_processes_equal_one(
         *SIZES, tpp=3, architecture=architecture, optimizer={"eps": 1e-8, "grad_clip": 1.0}
     )
     write_plan(plan, tmp_path / "plan.json")
-    settings = {"data": str(data), "micro_batch": 2, "update_norms": True, "eval_steps": 5}
+    # undivided, and seven held-out sequences: two processes have other shares
+    settings = {"data": str(data), "micro_batch": 8, "update_norms": True}
+    settings |= {"eval_steps": 5, "eval_sequences": 7}
     train(job(plan, RUN, **settings, stop_after=STEPS), tmp_path / "one")
     command = ["train", "plan.json", "--run", RUN, "--data", data, "--micro-batch", "2"]
-    command += ["--update-norms", "--eval-steps", "5", "--device", "cpu", "--parallel", parallel]
+    command += ["--update-norms", "--eval-steps", "5", "--eval-sequences", "7"]
+    command += ["--device", "cpu", "--parallel", parallel]
     process = start(*command, "-o", "two", "--stop-after", str(STEPS), processes=2)
     out, err = process.communicate(timeout=400)
     assert process.returncode == 0, err

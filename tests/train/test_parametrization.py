@@ -12,6 +12,7 @@ from planner.plan import Plan, Run
 from planner.render.schedule import learning_rate
 from planner.render.symmetry import Values, fold, values_of
 from planner.train.data import Order, open_data
+from planner.train.errors import TrainError
 
 from .families import COMPLETEP, family, only
 
@@ -171,6 +172,20 @@ def test_rescaled_table_is_the_compilers() -> None:
             got = rescaled(run, plan.parametrization, other.model.d_model, other.model.n_layers)
             assert got.model == other.model
             assert got.tensors == tuple(replace(row, tau=None) for row in other.tensors)
+
+
+@pytest.mark.parametrize("name", ["init_std", "lr", "forward_multiplier"])
+def test_a_run_with_other_values_than_its_parametrization_is_refused(name: str) -> None:
+    plan = family(*SIZES)
+    run = plan.runs[-1]
+    rows = tuple(
+        replace(row, **{name: 2 * getattr(row, name)}) if row.tensor_class == "ffn_out" else row
+        for row in run.tensors
+    )
+    with pytest.raises(TrainError, match=rf"192x6-1tpp: {name} of ffn_out is .* says"):
+        coordinate_check(
+            replace(run, tensors=rows), plan.parametrization, width=32, depth=1, factors=(1,)
+        )
 
 
 def test_activations_keep_their_scale_under_completep() -> None:
