@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from planner.archive.errors import LogError, MappingError
+from planner.archive.names import printable
 from planner.archive.readers import choose, reader_named
+from planner.archive.readers.csv_table import header
 from planner.archive.readers.protocol import Log
 from planner.archive.rules import Applied
 from planner.archive.sidecar import (
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from planner.archive.rules import Mapping
 
 _TOO_DEEP = 100
+_SHOWN = 8  # columns
+_UNKNOWN = "is text of no known log format"
 _PLAN = re.compile(rb'\s*\{\s*"schema":\s*"planner\.plan/')
 # What an empty file must be called to be missed: lock files and markers are empty, too.
 _LOG_NAME = re.compile(
@@ -99,6 +103,8 @@ def _survey(source: Source, mapping: Mapping, named: bool, beside: Beside) -> Su
     reader = _reader(Log(source, dict(applied.fields)), applied)
     if reader is None:
         status, reason = _why_not(head, source.name)
+        if reason == _UNKNOWN:
+            reason = _nearly(Log(source, dict(applied.fields))) or reason
         return Surveyed(source, "failed" if named else status, reason)
     digest, size = source.digest()
     sidecar = beside.read(source, reader)
@@ -125,7 +131,23 @@ def _why_not(head: bytes, name: str) -> tuple[Status, str]:
         return "failed", "is JSON nested too deep"
     if len(head) >= HEAD_BYTES and b"\n" not in head and _JSON_LINES.search(name):
         return "failed", f"its first line is longer than {format_bytes(HEAD_BYTES)}"
-    return "skipped", "is text of no known log format"
+    return "skipped", _UNKNOWN
+
+
+def _nearly(log: Log) -> str | None:
+    """Return what keeps a text from being a table or JSON lines; None if it is like neither."""
+    columns = header(log)
+    if columns is not None:
+        shown = ", ".join(printable(name, 40) for name in columns[0][:_SHOWN])
+        more = len(columns[0]) - _SHOWN
+        shown += f" and {more} more" if more > 0 else ""
+        return f"is a table none of whose columns is known to count steps: {shown}"
+    first, *others = [line for line in log.first_lines if line.strip()] or [""]
+    if first.startswith("#") and any("," in line or ";" in line for line in others):
+        return f"starts with a line that is no header of a table: {printable(first, 40)!r}"
+    if others and not first.startswith("{") and all(line.startswith("{") for line in others):
+        return f"starts with a line that is no JSON object: {printable(first, 40)!r}"
+    return None
 
 
 def _depth(data: bytes) -> int:

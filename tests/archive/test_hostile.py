@@ -246,3 +246,28 @@ def test_limits_of_this_process_are_kept(tmp_path: Path) -> None:
     archive, _ = archived(tmp_path, tmp_path / "logs")
     assert len(list_runs(Archive(archive.path))) == 30
     assert len(os.listdir("/proc/self/fd")) <= before + 3 < soft
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "epoch,loss\n1,2.5\n2,2.4\n",
+            "is a table none of whose columns is known to count steps: epoch, loss",
+        ),
+        (
+            "# run 3\nstep,loss\n1,2.5\n",
+            "starts with a line that is no header of a table: '# run 3'",
+        ),
+        (
+            'welcome\n{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n',
+            "starts with a line that is no JSON object: 'welcome'",
+        ),
+        ("nothing of interest\n", "is text of no known log format"),
+    ],
+)
+def test_what_keeps_a_text_from_being_a_log_is_named(
+    text: str, reason: str, tmp_path: Path
+) -> None:
+    [item] = inspect([write(tmp_path / "a.txt", text)]).surveyed
+    assert (item.status, item.reason) == ("failed", reason)

@@ -158,7 +158,7 @@ def test_algoperf_wmt(data_dir: Path, tmp_path: Path) -> None:
         run = runs[f"baseline/wmt_jax/trial_{trial}"]
         assert last(run, "eval/validation/loss") == pytest.approx(loss, abs=6e-4)
         # TensorBoard and CSV agree: nothing is stitched, nothing differs
-        assert run["readers"] == ["csv/1", "tensorboard/1"]
+        assert run["readers"] == ["csv/2", "tensorboard/1"]
         assert not [note for note in run["notes"] if "differ" in note or "stitched" in note]
     nan = runs["generalized_adam/wmt_glu_tanh_jax/trial_1"]
     assert any(s["nonfinite"] for s in nan["series"] if s["name"] == "eval/validation/loss")
@@ -170,7 +170,7 @@ def test_all_formats_in_one_ingest(data_dir: Path, tmp_path: Path) -> None:
     runs = runs_of(data_dir / "formats", tmp_path)
     assert len(runs) == 80
     readers = {name for run in runs.values() for name in run["readers"]}
-    assert readers >= {"tensorboard/1", "hf-trainer/1", "jsonl/1", "wandb-runs/1", "wandb-chart/1"}
+    assert readers >= {"tensorboard/1", "hf-trainer/1", "jsonl/1", "wandb-runs/1", "wandb-chart/2"}
 
 
 def test_the_table_in_the_docs_is_what_comes_out(data_dir: Path) -> None:

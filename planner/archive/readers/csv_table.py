@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from planner.archive.errors import LogError
-from planner.archive.names import LOGGER_NAMES, STEP_NAMES, TOKEN_NAMES
+from planner.archive.names import LOGGER_NAMES, STEP_NAMES, TOKEN_NAMES, printable
+from planner.archive.readers.csv_numbers import Unread, has_decimal_commas, line_of, numbers
 from planner.archive.record import Column, LoggedRun, Mask, Steps, Table, Values
 from planner.archive.source import (
     MAX_DOCUMENT_BYTES,
@@ -19,6 +20,7 @@ from planner.archive.source import (
     MAX_SHEET_BYTES,
     decode,
 )
+from planner.units import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,11 +44,16 @@ class Sheet:
     Attributes:
         table: The columns.
         ragged: How many rows had another number of cells than the header and were left out.
+        delimiter: What stands between cells; a comma can then be no decimal one.
+        unread: Columns asked for so far to their cells that hold no number.
     """
 
     table: pa.Table
     ragged: int = 0
+    delimiter: str = ","
     names: list[str] = field(init=False)
+    unread: dict[str, Unread] = field(init=False, default_factory=dict)
+    _commas: bool | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
         self.names = self.table.column_names
@@ -62,12 +69,37 @@ class Sheet:
         if pa.types.is_boolean(kind):
             column = column.cast(pa.int8())
         elif not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
-            return _lenient(column)
+            if self._commas is None:
+                # one file is written one way: its clear cells tell how to read 1,234
+                self._commas = self.delimiter != "," and has_decimal_commas(self.table)
+            found, unread = numbers(column, self._commas)
+            if unread is not None:
+                self.unread[name] = unread
+            return found
         present = None
         if column.null_count:
             present = column.is_valid().to_numpy()
         values = column.to_numpy()
         return values.astype(np.float64, copy=False), present
+
+    def unread_notes(self, log: Log) -> list[str]:
+        """Return a sentence for each column with cells that hold no number, naming the first."""
+        if not self.unread:
+            return []
+        text = log.source.text(MAX_SHEET_BYTES)
+        notes = []
+        for name, unread in self.unread.items():
+            line = line_of(text, self.delimiter, self.names.index(name), unread.first)
+            place = printable(log.source.name) + ("" if line is None else f":{line}")
+            why = ""
+            if unread.comma and self.delimiter == ",":
+                why = "; a decimal comma is read only where cells are separated by ; or tab"
+            many = "the column" if unread.all else count_of(unread.count, "such cell")
+            notes.append(
+                f"{place}: column {printable(name)!r} says {printable(unread.first, 40)!r}, which "
+                f"is no number{why}; {many} left out"
+            )
+        return notes
 
     def constant(self, name: str) -> Any:
         """Return the one value that a column holds in every filled cell, or None."""
@@ -78,25 +110,6 @@ class Sheet:
             return None
         unique = pc.unique(column.drop_null())
         return unique[0].as_py() if len(unique) == 1 else None
-
-
-def _lenient(column: Any) -> tuple[Values, Mask | None] | None:
-    """Read numbers from text where most filled cells are numbers."""
-    values = np.full(len(column), np.nan)
-    present = np.zeros(len(column), np.bool_)
-    filled = good = 0
-    for i, cell in enumerate(column):
-        text = cell.as_py()
-        if text is None or not str(text).strip():
-            continue
-        filled += 1
-        try:
-            values[i] = float(str(text).replace(",", ""))
-        except ValueError:
-            continue
-        present[i] = True
-        good += 1
-    return (values, present) if filled and good * 2 > filled else None
 
 
 def header(log: Log) -> tuple[list[str], str] | None:
@@ -185,7 +198,7 @@ def read_sheet(log: Log) -> Sheet:
     except (pa.ArrowInvalid, pa.ArrowKeyError, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise LogError(f"is not a CSV table: {reason}") from None
-    return Sheet(table, ragged)
+    return Sheet(table, ragged, delimiter)
 
 
 def arrow_table(
@@ -275,7 +288,8 @@ def sheet_run(sheet: Sheet, log: Log, step: str) -> LoggedRun:
     """
     found = sheet.numbers(step)
     if found is None:
-        raise LogError(f"its column {step!r} holds no steps")
+        why = "".join(f"; {note}" for note in sheet.unread_notes(log))
+        raise LogError(f"its column {step!r} holds no steps{why}")
     steps, good = integers(*found)
     run = LoggedRun([])
     tokens_name = log.fields.get("tokens") or next((n for n in TOKEN_NAMES if n in sheet.names), "")
@@ -303,6 +317,10 @@ def sheet_run(sheet: Sheet, log: Log, step: str) -> LoggedRun:
         run.notes.append(f"{int((~good).sum())} rows without a step were left out")
     if sheet.ragged:
         run.notes.append(f"{sheet.ragged} rows with another number of cells were left out")
+    unread = sheet.unread_notes(log)
+    if unread and not table.columns:
+        raise LogError(f"holds no points; {unread[0]}")
+    run.notes.extend(unread)
     run.tables.append(table)
     return run
 
@@ -311,7 +329,7 @@ class CsvReader:
     """Any CSV with a header, one of whose columns counts steps."""
 
     name = "csv"
-    version = 1
+    version = 2
 
     def recognizes(self, log: Log) -> bool:
         """Return whether there is a header with a known or mapped step column."""

@@ -45,7 +45,7 @@ class Part(Sheet):
     def __init__(
         self, table: pa.Table, columns: dict[str, tuple[Values, Mask | None]], rows: slice
     ) -> None:
-        super().__init__(table)
+        super().__init__(table)  # all numbers: no cell is looked into for commas
         self._columns = columns
         self._rows = rows
 

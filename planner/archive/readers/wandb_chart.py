@@ -29,7 +29,7 @@ class WandbChartReader:
     """What "Export CSV" of a chart in W&B's user interface saves."""
 
     name = "wandb-chart"
-    version = 1
+    version = 2
 
     def recognizes(self, log: Log) -> bool:
         """Return whether all columns but the first are named after a run and a metric."""
@@ -69,6 +69,9 @@ class WandbChartReader:
         if not all(keep):
             for run in runs.values():
                 run.notes.append(f"{int((~keep).sum())} rows without a step were left out")
+        unread = sheet.unread_notes(log)
+        for run in runs.values():
+            run.notes.extend(unread)
         return [run for run in runs.values() if run.tables]
 
 

@@ -20,7 +20,7 @@ class WandbHistoryReader:
     """A table with W&B's own counter ``_step``, as ``run.history()`` returns it."""
 
     name = "wandb-history"
-    version = 1
+    version = 2
 
     def recognizes(self, log: Log) -> bool:
         """Return whether a header has W&B's counter."""

@@ -27,6 +27,7 @@ CELLS = st.one_of(
     st.floats(allow_nan=True, allow_infinity=True).map(repr),
     st.sampled_from(["", "", "null", "None", "nan", "-inf", "text", "true", "2024-01-01", '"1"']),
     st.sampled_from([" 1", "0x1", "1e3", "1_000", "\x00", "é", '"a\nb"', "1.0", "-0.0"]),
+    st.sampled_from(["2,5", "0,0123", "1,234", "1,234.5", '"2,5"', '"1,234"', "1.234,5", "a,b"]),
 )
 NAMES = st.sampled_from(["step,loss", "step,loss,lr", "step;loss", "step,loss,loss", "a,b"])
 
