@@ -11,14 +11,14 @@ import pytest
 from planner.render import render_plan, target_names
 
 from .plans import make_plan, make_run, parametrization, tiny_plan
-from .test_equality import LLAMA
+from .test_megatron import LLAMA
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 NEEDED: dict[str, dict[str, str]] = {
-    "kubernetes": {"image": "trainer:1", "env": "TRAIN_DATA_DIR=/data"},
-    "skypilot": {"env": "TRAIN_DATA_DIR=/data"},
+    "kubernetes": {"image": "trainer:1", "env": "TRAIN_DATA_DIR=/data MEGATRON_LM_DIR=/m"},
+    "skypilot": {"env": "TRAIN_DATA_DIR=/data MEGATRON_LM_DIR=/m"},
 }
 # Trainers that take no other model.
 LLAMA_ONLY = ("hf-granite", "megatron", "olmo-core", "torchtitan")
@@ -41,7 +41,7 @@ class Bundle:
         launcher = target.partition("+")[2]
         plan = tiny_plan(seeds=(0, 1, 4))
         if target.partition("+")[0] in LLAMA_ONLY:
-            rule = parametrization("mup")
+            rule = parametrization("mup", "coupled")
             plan = make_plan(make_run(rule, **LLAMA, seeds=(0, 1, 4)), rule=rule)
         render_plan(plan, target, self.jobs, options=NEEDED.get(launcher, {}))
         (folder / "bin").mkdir()
