@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
+import textwrap
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from planner.cli.columns import cut, fitted, terminal_width
 from planner.units import count_of, format_count
 
 if TYPE_CHECKING:
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _LISTED = 40  # runs of a band that are listed one by one
 _NAME = 44
+_INDENT = "  "
+_VERDICT = 5  # its column
+_SPARE = ("divisor", "allowed", "logged", "off by")  # left out where room is short, in this order
 _SHARED = 3  # a reason that so many runs share is said once
 _NUMBER = re.compile(r"\d[\d.,]*|\([^()]*\)")
 
@@ -208,14 +212,28 @@ def _why(run: RunScore) -> str:
 
 
 def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    """Print runs, one a line; what is said of one goes below it where there is no room beside."""
+    width = terminal_width()
+    room = None if width is None else width - len(_INDENT)
+    kept, widths = fitted([row[:-1] for row in rows], room, name=0, spare=_SPARE)
     for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [c.rjust(w) for c, w in zip(row[1:5], widths[1:5], strict=True)]
-        cells += [row[5].ljust(widths[5]), row[6]]
-        line = ("  " + "  ".join(cells)).rstrip()
-        print(line if not width or len(line) <= width else line[: width - 3] + "...")
+        cells = []
+        for i, w in zip(kept, widths, strict=True):
+            cells.append(cut(row[i], w).ljust(w) if i in (0, _VERDICT) else row[i].rjust(w))
+        line, why = _INDENT + "  ".join(cells), row[-1]
+        if width is None or len(f"{line}  {why}".rstrip()) <= width:
+            print(f"{line}  {why}".rstrip())
+            continue
+        print(line.rstrip())
+        below = 3 * _INDENT
+        wrapped = textwrap.wrap(
+            why,
+            max(width, 4 * len(below)),
+            initial_indent=below,
+            subsequent_indent=below,
+            break_on_hyphens=False,
+        )
+        print("\n".join(wrapped))
 
 
 def _short_names(names: Sequence[str]) -> list[str]:
