@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import sys
-import textwrap
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from planner.archive.listing import logged
-from planner.cli.columns import cut, fitted, terminal_width
+from planner.cli.columns import cut, fitted, print_text, terminal_width
 from planner.units import count_of, format_count, format_plain
 
 if TYPE_CHECKING:
@@ -110,9 +109,8 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
             cells.append(cut(row[i], width).ljust(width) if i < 2 else row[i].rjust(width))
         print("  ".join(cells).rstrip())
     missing = [text for i, text in enumerate(header) if i not in kept]
-    if missing and room is not None:
-        said = f"no room for: {', '.join(missing)}; --json tells all"
-        print(textwrap.fill(said, room, break_on_hyphens=False))
+    if missing:
+        print_text(f"no room for: {', '.join(missing)}; --json tells all")
 
 
 def print_runs_json(lines: Iterable[str]) -> None:

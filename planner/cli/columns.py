@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import textwrap
 from collections.abc import Sequence
 
 _LEAST = 12
@@ -48,6 +49,28 @@ def cut(name: str, width: int) -> str:
     if len(name) <= width:
         return name
     return "..." + name[len(name) - width + 3 :] if width > 3 else name[-width:]
+
+
+def print_text(text: str, *, first: str = "", then: str = "") -> None:
+    """Print a line; on a terminal that is narrower it is broken between words.
+
+    Args:
+        text: The line.
+        first: What comes before it.
+        then: What comes before what follows a break.
+    """
+    width = terminal_width()
+    if width is None or len(first + text) <= width:
+        print(first + text)
+        return
+    lines = textwrap.wrap(
+        text,
+        max(width, 2 * len(first), 2 * len(then)),
+        initial_indent=first,
+        subsequent_indent=then,
+        break_on_hyphens=False,
+    )
+    print("\n".join(lines))
 
 
 def print_columns(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 import sys
-import textwrap
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from planner.cli.columns import cut, fitted, terminal_width
+from planner.cli.columns import cut, fitted, print_text, terminal_width
 from planner.units import count_of, format_count
 
 if TYPE_CHECKING:
@@ -105,19 +104,22 @@ def print_scores(scored: Scored) -> None:
     if apart:
         print("will not collapse, because the logs differ from the plan:")
         for outsider in apart[:_LISTED]:
-            print(f"  {shown[outsider.run]}: {outsider.reasons[0].partition(': ')[2]}")
+            text = f"{shown[outsider.run]}: {outsider.reasons[0].partition(': ')[2]}"
+            print_text(text, first=_INDENT, then=3 * _INDENT)
         print()
     if scored.hard_batches:
         steps = ", ".join(str(batch.step) for batch in scored.hard_batches[:8])
         more = f" and {len(scored.hard_batches) - 8} more" if len(scored.hard_batches) > 8 else ""
-        print(f"hard batches, outliers that several runs share: steps {steps}{more}\n")
+        print_text(f"hard batches, outliers that several runs share: steps {steps}{more}")
+        print()
     counts = Counter(run.verdict for run in scored.runs)
     parts = [f"{counts[v]:,} {v}" for v in ("deviating", "healthy", "undecidable") if counts[v]]
     print(f"{scored.metric}, {count_of(len(scored.runs), 'run')}: {', '.join(parts)}")
     for i, (reason, those) in enumerate(shared, 1):
-        print(f"  [{i}] {count_of(len(those), 'run')} undecidable: {reason}")
+        text = f"[{i}] {count_of(len(those), 'run')} undecidable: {reason}"
+        print_text(text, first=_INDENT, then=3 * _INDENT)
     if scored.alone is not None:
-        print(_advice(scored.alone))
+        print_text(_advice(scored.alone))
 
 
 def _advice(alone: Alone) -> str:
@@ -225,15 +227,7 @@ def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
             print(f"{line}  {why}".rstrip())
             continue
         print(line.rstrip())
-        below = 3 * _INDENT
-        wrapped = textwrap.wrap(
-            why,
-            max(width, 4 * len(below)),
-            initial_indent=below,
-            subsequent_indent=below,
-            break_on_hyphens=False,
-        )
-        print("\n".join(wrapped))
+        print_text(why, first=3 * _INDENT, then=3 * _INDENT)
 
 
 def _short_names(names: Sequence[str]) -> list[str]:

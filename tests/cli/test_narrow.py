@@ -9,9 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner.archive import Archive, list_runs
 from planner.cli.archive_tables import print_runs
+from planner.cli.columns import cut, fitted
 from planner.cli.score_tables import print_scores
 from planner.curves.score import score_archive
 from tests.curves.made import archived, curve
@@ -112,3 +115,33 @@ def test_a_list_of_runs_fits(
         assert lines[0].split() == ["name", "params", "TPP", "tau", "lr", "last", "loss", "logged"]
         assert lines[-1] == "no room for: run, tokens, last step, planned as; --json tells all"
         assert any(line.startswith("800M-20tpp-fault-seed10 ") for line in lines)
+
+
+def test_the_footnotes_and_the_advice_are_broken_between_words(
+    tmp_path: Path, shown: Shown
+) -> None:
+    made = [curve(f"f/{i}", seed=i, tau=0.1 * 2**i) for i in range(4)]
+    scored = score_archive(archived(made, tmp_path / "archive"))
+    piped = shown(None, lambda: print_scores(scored))
+    lines = shown(70, lambda: print_scores(scored))
+    assert any(line.startswith("  [1] 4 runs undecidable: ") for line in lines)
+    assert max(map(len, lines)) <= 70 < max(map(len, piped))
+    assert " ".join(lines).split() == " ".join(piped).split()
+
+
+CELL = st.text(st.characters(codec="ascii", categories=("L", "N")), max_size=9)
+
+
+@given(st.lists(st.tuples(CELL, CELL, CELL, CELL), max_size=5), st.integers(1, 60))
+def test_columns_fit_if_the_needed_ones_do(rows: list[tuple[str, ...]], room: int) -> None:
+    table = [("name", "need", "a", "b"), *rows]
+    kept, widths = fitted(table, room, name=0, spare=("b", "a"))
+    whole = [max(map(len, column)) for column in zip(*table, strict=True)]
+    assert kept in ([0, 1, 2, 3], [0, 1, 2], [0, 1])
+    assert widths[1:] == [whole[i] for i in kept[1:]]
+    if room > whole[1] + 2:
+        assert sum(widths) + 2 * (len(widths) - 1) <= room
+    if sum(whole) + 2 * 3 <= room:
+        assert (kept, widths) == ([0, 1, 2, 3], whole)
+    assert all(len(cut(row[0], widths[0])) <= widths[0] for row in table)
+    assert fitted(table, None, name=0, spare=("b", "a")) == ([0, 1, 2, 3], whole)
