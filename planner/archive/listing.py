@@ -17,7 +17,7 @@ from planner.archive.planned import match
 from planner.archive.rules import canonical_json
 from planner.archive.schema import runs_schema
 from planner.errors import UnitError, did_you_mean
-from planner.units import parse_count
+from planner.units import parse_count, show
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -263,5 +263,8 @@ def _number(given: str, text: str) -> float:
         pass
     try:
         return float(parse_count(given))
-    except UnitError as error:
-        raise ArchiveError(f"in the condition {text!r}: {error.message}") from None
+    except UnitError:
+        raise ArchiveError(
+            f"in the condition {text!r}: got {show(given)}, wanted a number such as 8 or 0.2, or a "
+            "whole count of at most 1e18 such as '375M'"
+        ) from None

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from planner.archive.listing import logged
+from planner.cli.columns import cut, fitted, print_text, terminal_width
 from planner.units import count_of, format_count, format_plain
 
 if TYPE_CHECKING:
@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from planner.archive import Inspected, Progress, Report
 
 _SHOWN = 20
-_LEAST_NAME = 12
+# Left out where room is short, in this order: what other columns tell as well comes first.
+_SPARE = ("last step", "tokens", "planned as", "run", "lr", "tau", "params", "TPP", "logged")
 
 
 @contextmanager
@@ -67,7 +68,7 @@ def print_report(report: Report, archive: str) -> None:
 
 
 def print_runs(runs: Sequence[dict[str, Any]]) -> None:
-    """Print runs, one a line, in columns; the name gives way where room is short."""
+    """Print runs, one a line, in columns; the least useful are left out where room is short."""
     header: tuple[str, ...] = (
         "run",
         "name",
@@ -100,19 +101,16 @@ def print_runs(runs: Sequence[dict[str, Any]]) -> None:
                 *((_text(run["planned"], lambda p: f"{p['run']} ({p['by']})"),) if planned else ()),
             )
         )
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    if sys.stdout.isatty():
-        room = shutil.get_terminal_size().columns - sum(widths) + widths[1] - 2 * len(widths)
-        widths[1] = max(_LEAST_NAME, min(widths[1], room))
-    lines = []
+    room = terminal_width()
+    kept, widths = fitted(rows, room, name=1, spare=_SPARE)
     for row in rows:
-        name = row[1]
-        if len(name) > widths[1]:
-            name = "..." + name[len(name) - widths[1] + 3 :]
-        cells = [row[0].ljust(widths[0]), name.ljust(widths[1])]
-        cells += [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    print("\n".join(lines))
+        cells = []
+        for i, width in zip(kept, widths, strict=True):
+            cells.append(cut(row[i], width).ljust(width) if i < 2 else row[i].rjust(width))
+        print("  ".join(cells).rstrip())
+    missing = [text for i, text in enumerate(header) if i not in kept]
+    if missing:
+        print_text(f"no room for: {', '.join(missing)}; --json tells all")
 
 
 def print_runs_json(lines: Iterable[str]) -> None:

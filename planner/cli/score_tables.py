@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import sys
 from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from planner.cli.columns import cut, fitted, print_text, terminal_width
 from planner.units import count_of, format_count
 
 if TYPE_CHECKING:
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _LISTED = 40  # runs of a band that are listed one by one
 _NAME = 44
+_INDENT = "  "
+_VERDICT = 5  # its column
+_SPARE = ("divisor", "allowed", "logged", "off by")  # left out where room is short, in this order
 _SHARED = 3  # a reason that so many runs share is said once
 _NUMBER = re.compile(r"\d[\d.,]*|\([^()]*\)")
 
@@ -101,19 +104,22 @@ def print_scores(scored: Scored) -> None:
     if apart:
         print("will not collapse, because the logs differ from the plan:")
         for outsider in apart[:_LISTED]:
-            print(f"  {shown[outsider.run]}: {outsider.reasons[0].partition(': ')[2]}")
+            text = f"{shown[outsider.run]}: {outsider.reasons[0].partition(': ')[2]}"
+            print_text(text, first=_INDENT, then=3 * _INDENT)
         print()
     if scored.hard_batches:
         steps = ", ".join(str(batch.step) for batch in scored.hard_batches[:8])
         more = f" and {len(scored.hard_batches) - 8} more" if len(scored.hard_batches) > 8 else ""
-        print(f"hard batches, outliers that several runs share: steps {steps}{more}\n")
+        print_text(f"hard batches, outliers that several runs share: steps {steps}{more}")
+        print()
     counts = Counter(run.verdict for run in scored.runs)
     parts = [f"{counts[v]:,} {v}" for v in ("deviating", "healthy", "undecidable") if counts[v]]
     print(f"{scored.metric}, {count_of(len(scored.runs), 'run')}: {', '.join(parts)}")
     for i, (reason, those) in enumerate(shared, 1):
-        print(f"  [{i}] {count_of(len(those), 'run')} undecidable: {reason}")
+        text = f"[{i}] {count_of(len(those), 'run')} undecidable: {reason}"
+        print_text(text, first=_INDENT, then=3 * _INDENT)
     if scored.alone is not None:
-        print(_advice(scored.alone))
+        print_text(_advice(scored.alone))
 
 
 def _advice(alone: Alone) -> str:
@@ -208,14 +214,20 @@ def _why(run: RunScore) -> str:
 
 
 def _print_rows(rows: Sequence[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    """Print runs, one a line; what is said of one goes below it where there is no room beside."""
+    width = terminal_width()
+    room = None if width is None else width - len(_INDENT)
+    kept, widths = fitted([row[:-1] for row in rows], room, name=0, spare=_SPARE)
     for row in rows:
-        cells = [row[0].ljust(widths[0])]
-        cells += [c.rjust(w) for c, w in zip(row[1:5], widths[1:5], strict=True)]
-        cells += [row[5].ljust(widths[5]), row[6]]
-        line = ("  " + "  ".join(cells)).rstrip()
-        print(line if not width or len(line) <= width else line[: width - 3] + "...")
+        cells = []
+        for i, w in zip(kept, widths, strict=True):
+            cells.append(cut(row[i], w).ljust(w) if i in (0, _VERDICT) else row[i].rjust(w))
+        line, why = _INDENT + "  ".join(cells), row[-1]
+        if width is None or len(f"{line}  {why}".rstrip()) <= width:
+            print(f"{line}  {why}".rstrip())
+            continue
+        print(line.rstrip())
+        print_text(why, first=3 * _INDENT, then=3 * _INDENT)
 
 
 def _short_names(names: Sequence[str]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 60
+_LARGEST = 700.0  # whose exponential is a float
+_SMALL = 0.1  # a difference of logarithms below that is a share, to within a twentieth of itself
 
 
 def lines(found: Assessment) -> list[str]:
@@ -30,7 +33,7 @@ def lines(found: Assessment) -> list[str]:
         out.append(f"loss      {curve.values[i]:<9.4f} {sparkline(logs)}")
     if drift is not None and drift.residual.size:
         mean = smoothed(drift.residual)
-        out.append(f"residual  {mean[-1]:<+9.2%} {sparkline(mean)}")
+        out.append(f"residual  {relative(mean[-1]):<9} {sparkline(mean)}")
         if np.isfinite(drift.score[-1]):
             out.append(
                 f"score     {drift.score[-1]:<9.2f} alarm above {drift.threshold:.2f}, "
@@ -60,13 +63,24 @@ def line(found: Assessment) -> str:
     if i is not None:
         parts.append(f"loss {curve.values[i]:.4f}")
     if drift is not None and drift.residual.size:
-        parts.append(f"residual {smoothed(drift.residual)[-1]:+.2%}")
+        parts.append(f"residual {relative(smoothed(drift.residual)[-1])}")
         if np.isfinite(drift.score[-1]):
             parts.append(f"score {drift.score[-1]:.2f}/{drift.threshold:.2f}")
     if found.forecast is not None and found.forecast.final is not None:
         parts.append(f"final {found.forecast.final:.4f}")
     parts.append(found.state)
     return "  ".join(parts)
+
+
+def relative(residual: float) -> str:
+    """Return a difference of logarithms as a share of the loss; as a factor where it doubles it."""
+    if abs(residual) < _SMALL:
+        return f"{residual:+.2%}"
+    if residual < math.log(2.0):
+        return f"{math.expm1(residual):+.1%}"
+    if residual > _LARGEST:
+        return f"x1e{residual / math.log(10.0):.0f}"
+    return f"x{math.exp(residual):.3g}"
 
 
 def sparkline(values: np.ndarray, width: int = _WIDTH) -> str:

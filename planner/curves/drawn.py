@@ -2,7 +2,8 @@
 
 The numbers are those of the score: the same stretches, references and residuals. A run is divided
 by its final loss; one that deviates, or is not finished, by the divisor that aligns it with the
-reference: its own final loss would hide where it left the others.
+reference: its own final loss would hide where it left the others. One that diverged is aligned by
+what came before that, if enough did.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.curves.band_reference import by_law
+from planner.curves.band_reference import by_law, comparable
 from planner.curves.bands import grouping
 from planner.curves.bins import STRETCHES, Binned, bin_batch, join
 from planner.curves.errors import CurveError
@@ -46,6 +47,8 @@ class DrawnRun:
         params: N, if known.
         verdict: ``healthy``, ``deviating`` or ``undecidable``.
         since: Fraction of training at which a deviation began.
+        diverged: Whether that was a divergence, seen without a reference: what follows may be of
+            any size.
         fraction: Fractions of training, rising, shape ``(P,)``.
         normalized: Loss over the divisor; its logarithm is a centred mean over a twentieth of
             training, shape ``(P,)``.
@@ -59,6 +62,7 @@ class DrawnRun:
     params: int | None
     verdict: Verdict
     since: float | None
+    diverged: bool
     fraction: Float64
     normalized: Float64
     judged: Float64
@@ -157,9 +161,12 @@ def drawn_family(
             continue
         runs = []
         for row, score in zip(band.rows, of, strict=True):
-            against = made.without(score.run)
             if isinstance(reference, LawReferences):
                 against, _ = by_law(reference, binned, row, loader.metric)
+            else:
+                against, _ = comparable(
+                    binned, row, band, made, reference is not None, group_by is not None
+                )
             drawn = _drawn(binned, row, score, against, alpha)
             if drawn is None:
                 left_out[score.name] = score.reason
@@ -184,7 +191,7 @@ def _band(label: str, made: Reference, runs: tuple[DrawnRun, ...]) -> DrawnBand:
     ranges = [
         np.interp(t, run.judged, run.allowed, left=np.nan, right=np.nan)
         for run in runs
-        if run.judged.size
+        if run.judged.size and not run.diverged
     ]
     if ranges:
         stacked = np.array(ranges)
@@ -202,8 +209,10 @@ def _drawn(
         return None
     divisor = np.nan
     judged = residual = allowed = np.zeros(0)
-    if score.reference is not None and against is not None:
-        found = residuals(binned, np.array([row]), [against], alpha=alpha)
+    diverged = score.verdict == "deviating" and score.reference is None
+    if against is not None and (score.reference is not None or _healthy_before(score, against)):
+        until = np.array([score.since]) if diverged else None
+        found = residuals(binned, np.array([row]), [against], alpha=alpha, until=until)
         some = np.isfinite(found.smooth[0]) & np.isfinite(found.allowed[0])
         judged, residual, allowed = (
             column[0][some] for column in (found.time, found.smooth, found.allowed)
@@ -222,9 +231,18 @@ def _drawn(
         params=binned.facts[row].params,
         verdict=score.verdict,
         since=score.since,
+        diverged=diverged,
         fraction=time[known],
         normalized=np.exp(logs),
         judged=judged,
         residual=residual,
         allowed=allowed,
+    )
+
+
+def _healthy_before(score: RunScore, against: Reference) -> bool:
+    """Whether a run that diverged is known to have been judged for a window before that."""
+    start = max(JUDGED_FROM, against.start)
+    return (
+        score.verdict == "deviating" and score.since is not None and score.since >= start + WINDOW
     )

@@ -87,7 +87,12 @@ class Residuals:
 
 
 def residuals(
-    binned: Binned, rows: Int64, references: Sequence[Reference], *, alpha: float
+    binned: Binned,
+    rows: Int64,
+    references: Sequence[Reference],
+    *,
+    alpha: float,
+    until: Float64 | None = None,
 ) -> Residuals:
     """Compare runs with their references.
 
@@ -96,6 +101,8 @@ def residuals(
         rows: Which of them.
         references: The reference of each.
         alpha: Probability of calling a healthy run, over its whole length.
+        until: Fraction of training up to which each run's divisor and noise are taken from it,
+            shape ``(R,)``: what comes later is known to be at fault. By default all that is logged.
     """
     mean, time, known = binned.rows(rows)
     curve, wander, drift, stray, repeats = (np.full_like(mean, np.nan) for _ in range(5))
@@ -124,16 +131,21 @@ def residuals(
     packed, points = _packed(usable, mean - curve, time, wander, drift, stray, repeats)
     raw, time, wander, drift, stray, repeats = packed
     logged = np.minimum(binned.logged[rows], 1.0)
+    whole = logged
+    trusted = raw
+    if until is not None:
+        logged = np.minimum(logged, until)
+        trusted = np.where(time <= until[:, None], raw, np.nan)
     late = logged >= ALIGN[1] - 1e-9
     low = np.where(late, np.maximum(ALIGN[0], starts), np.maximum(starts, logged / 2))
     high = np.where(late, ALIGN[1], logged)
     inside = (time >= low[:, None] - 1e-9) & (time <= high[:, None] + 1e-9)
-    long_run = long_run_noise(raw, _NOISE_SCALES) if raw.size else np.full(rows.size, np.nan)
+    long_run = long_run_noise(trusted, _NOISE_SCALES) if raw.size else np.full(rows.size, np.nan)
     level, error = _aligned(raw, inside, long_run)
     residual = raw - level[:, None]
     aligned_wander = _mean(wander, inside) / np.sqrt(np.maximum((high - low) / WINDOW, 1.0))
     aligned_drift = _mean(drift, inside)
-    span = np.maximum(logged - starts, WINDOW)
+    span = np.maximum(whole - starts, WINDOW)
     width = np.maximum(np.round(points * np.minimum(WINDOW / span, 1.0)), 1).astype(np.int64)
     smooth = _trailing(residual, width)
     own_noise = np.maximum((long_run**2 / width + error**2)[:, None], np.nan_to_num(repeats) ** 2)

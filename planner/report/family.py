@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 _FROM = 0.1  # of training; before, the fall from the initial loss would flatten all that matters
 _CALLED = "tab:red"
 _NAMED = 4
+_ROOM = 3.0  # the residual of a run that diverged may take so many times what all others do
 
 
 def family_figure(document: dict[str, Any]) -> Figure:
@@ -51,6 +52,9 @@ def family_figure(document: dict[str, Any]) -> Figure:
     axes[0][0].set_ylim(low, high)
     axes[0][0].set_ylabel(f"{document['metric']} / final")
     axes[1][0].set_ylabel("residual, % of the loss")
+    reach = _residual_limit(bands)
+    if reach is not None:
+        axes[1][0].set_ylim(-reach, reach)
     shown = [axes[0][0].plot([], [], color=colors[size])[0] for size in sizes]
     labels = [format_count(size) if size else "unknown" for size in sizes]
     shown.append(axes[0][0].plot([], [], color="black", ls="--", lw=1.2)[0])
@@ -94,6 +98,22 @@ def _draw_residuals(axes: Axes, band: dict[str, Any], colors: dict[int, Any]) ->
             lw=1.6 if called else 0.9,
             zorder=3 if called else 2,
         )
+
+
+def _residual_limit(bands: list[dict[str, Any]]) -> float | None:
+    """Return how far the axes of residuals go, in percent; None if no run that diverged has any."""
+    usual: list[float] = []
+    blown: list[float] = []
+    for band in bands:
+        usual += band["allowed"]
+        for run in band["runs"]:
+            (blown if run.get("diverged") else usual).extend(run["residual"])
+    if not blown:
+        return None
+    most = max((abs(value) for value in usual if math.isfinite(value)), default=0.0)
+    if most == 0.0:
+        return None
+    return 105.0 * min(max(most, *(abs(value) for value in blown)), _ROOM * most)
 
 
 def _mark_onsets(axes: Axes, band: dict[str, Any]) -> None:

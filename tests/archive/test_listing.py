@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 
 import pyarrow as pa
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from planner.archive import Archive, ingest, list_runs, read_mapping
+from planner.archive.errors import ArchiveError
 from planner.archive.json_lines import json_lines
 from planner.archive.listing import run_lines
 from planner.cli.main import app
@@ -69,6 +71,21 @@ def test_runs_as_lines(tmp_path: Path) -> None:
         found = [json.loads(line) for line in run_lines(archive, **options)]
         assert found == list_runs(archive, **options)
     assert len(found) == 4
+
+
+@pytest.mark.parametrize(
+    ("condition", "got"), [("tpp>20%", "'20%'"), ("tau<x", "'x'"), ("params>=2e18T", "'2e18T'")]
+)
+def test_what_is_no_number_is_told_what_one_looks_like(
+    tmp_path: Path, condition: str, got: str
+) -> None:
+    csv_log(tmp_path / "logs" / "run.csv", steps=3, seed=0)
+    archive, _ = archived(tmp_path, tmp_path / "logs")
+    with pytest.raises(ArchiveError) as refused:
+        list_runs(archive, where=[condition])
+    wanted = "wanted a number such as 8 or 0.2, or a whole count of at most 1e18 such as '375M'"
+    assert str(refused.value) == f"in the condition {condition!r}: got {got}, {wanted}"
+    assert list_runs(archive, where=["points>0.5"])
 
 
 def test_a_diverged_run_has_no_final_loss(tmp_path: Path) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from planner.archive import Archive
+from planner.cli.watch_view import relative
 from planner.curves import Reference
 from tests.cli.conftest import Command
 from tests.curves.made import curve, shape
@@ -74,6 +76,32 @@ def test_an_alarm(command: Command, tmp_path: Path, reference: str) -> None:
     assert printed.code == 1
     assert "ALARM drift at step" in printed.out
     assert "T0K3N" not in printed.out + printed.err
+
+
+@pytest.mark.parametrize(
+    ("factor", "wanted"),
+    [(1.01, "+1.00%"), (0.95, "-5.13%"), (1.5, "+50.0%"), (1 / 56.0, "-98.2%"), (56.0, "x56")],
+)
+def test_a_residual_is_a_share_of_the_loss(factor: float, wanted: str) -> None:
+    """Of a run that diverged, too, where the difference of logarithms is no share."""
+    assert relative(math.log(factor)) == wanted
+
+
+def test_a_residual_of_any_size() -> None:
+    assert relative(1e4) == "x1e4343"
+    assert relative(-1e4) == "-100.0%"
+
+
+def test_a_run_that_diverged_shows_a_factor(
+    command: Command, tmp_path: Path, reference: str
+) -> None:
+    write(tmp_path / "run.jsonl", rise=12.0)
+    known = ("--reference", reference, "--steps", "1000", "--params", "100M")
+    printed = command("watch", "run.jsonl", "--once", *known)
+    (line,) = [text for text in printed.out.splitlines() if text.startswith("residual")]
+    document = json.loads(command("watch", "run.jsonl", "--once", "--json", *known).out)
+    assert document["residual"] > 3.0
+    assert line.split()[1] == f"x{math.exp(document['residual']):.3g}"
 
 
 def test_a_healthy_run_to_its_end(command: Command, tmp_path: Path, reference: str) -> None:

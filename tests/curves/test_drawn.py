@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from planner.archive import Archive
-from planner.curves import CurveError, Reference, normalize
+from planner.curves import Curve, CurveError, Reference, normalize
 from planner.curves.drawn import DrawnFamily, drawn_family
 from planner.curves.score import score_archive
 from tests.curves.made import archived, curve, shape
@@ -77,6 +77,47 @@ def test_a_run_that_leaves_the_others_is_seen_to_leave_them(family: DrawnFamily)
         assert run.normalized[early] == pytest.approx(shape(run.fraction[early]), rel=0.005)
     late = runs["sick"].fraction > 0.97
     assert np.all(runs["sick"].normalized[late] > 1.03)
+
+
+def blown_up(name: str, since: float) -> Curve:
+    """A run whose loss has nearly doubled a tenth of training later, and stays there."""
+    return curve(
+        name,
+        params=SIZES[3],
+        final=2.4,
+        noise=0.002,
+        seed=11,
+        extra=lambda t: np.clip(6.0 * (t - since), 0.0, 0.6),
+    )
+
+
+@pytest.mark.parametrize("since", [0.3, 0.45, 0.7])
+def test_a_run_that_diverged_lies_on_the_others_before(since: float, tmp_path: Path) -> None:
+    without = drawn_family(archived(CURVES, tmp_path / "a")).bands[0]
+    found = archived([*CURVES, blown_up("blown", since)], tmp_path / "b")
+    score = next(run for run in score_archive(found).runs if run.name == "blown")
+    assert [cause.cause for cause in score.causes] == ["divergence"]
+    (band,) = drawn_family(found).bands
+    (run,) = [run for run in band.runs if run.name == "blown"]
+    assert run.diverged
+    assert run.since == score.since
+    early = (run.fraction > 0.18) & (run.fraction < since - 0.03)
+    assert run.normalized[early] == pytest.approx(shape(run.fraction[early]), rel=0.005)
+    before = run.judged < since
+    assert np.all(np.abs(run.residual[before]) < run.allowed[before])
+    after = run.judged > since + 0.16
+    assert run.residual[after] == pytest.approx(0.6, abs=0.01)
+    # what it does says nothing of the healthy range of the others
+    assert band.allowed == pytest.approx(without.allowed, nan_ok=True)
+    assert [other.name for other in band.runs if other.diverged] == ["blown"]
+
+
+def test_a_run_that_diverged_at_once_is_over_its_final_loss(tmp_path: Path) -> None:
+    found = archived([*CURVES, blown_up("blown", 0.12)], tmp_path / "a")
+    (band,) = drawn_family(found).bands
+    (run,) = [run for run in band.runs if run.name == "blown"]
+    assert (run.verdict, run.diverged, run.residual.size) == ("deviating", True, 0)
+    assert run.normalized[-1] == pytest.approx(1.0, abs=0.005)
 
 
 def test_the_reference_and_its_ranges(family: DrawnFamily) -> None:

@@ -144,6 +144,25 @@ def test_a_familys_picture(matplotlib: Any) -> None:
     assert texts[:3] == ["unknown", "100M", "400M"]
 
 
+def test_residuals_of_a_run_that_diverged_do_not_flatten_the_others(matplotlib: Any) -> None:
+    from planner.report.family import family_figure
+
+    band = FAMILY["bands"][0]
+
+    def reach(residual: float, diverged: bool) -> tuple[float, float]:
+        run = {**band["runs"][1], "residual": [0.0, 0.0, 0.01, residual], "diverged": diverged}
+        both = {**band, "runs": [band["runs"][0], run]}
+        axes = family_figure({**FAMILY, "bands": [both]}).axes[1]
+        assert [0.0, 0.0, 1.0, 100 * residual] in [list(line.get_ydata()) for line in axes.lines]
+        low, high = axes.get_ylim()
+        return float(low), float(high)
+
+    assert reach(0.5, True) == pytest.approx((-6.3, 6.3))  # thrice the healthy range of 2 %
+    assert reach(0.04, True) == pytest.approx((-4.2, 4.2))
+    assert reach(0.01, True) == pytest.approx((-2.1, 2.1))
+    assert reach(0.5, False)[1] > 50.0
+
+
 def test_many_called_runs_are_named_in_part(matplotlib: Any) -> None:
     from planner.report.family import family_figure
 

@@ -2,7 +2,7 @@
 # Starts all runs of family small family, small ones first; stops at the first that fails.
 # Rendered by collapse-planner VERSION for modelzoo+cs3 from plan PLAN-DIGEST.
 #
-#   ./launch.sh [mode] [argument...]      as each run's own launch.sh, which can also be started alone
+#   ./launch.sh [mode | --print] [argument...]      as each run's own launch.sh, which can also be started alone
 set -euo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)

@@ -2,8 +2,9 @@
 # Starts run 300M-20tpp of family celerity, every seed in turn.
 # Rendered by collapse-planner VERSION for cstorch+cs3 from plan PLAN-DIGEST.
 #
-#   ./launch.sh [fit|validate|compile|print] [argument of python...]
+#   ./launch.sh [fit|validate|compile|--print] [argument of python...]
 #
+# --print, or print, only prints the commands.
 # Safe to run again: a seed that is done is skipped, one that was interrupted goes on from its last
 # checkpoint. PLANNER_RUNS_DIR replaces the folder that runs write below, PLANNER_PROGRAM the
 # command python (words separated by blanks).
@@ -33,9 +34,9 @@ case $mode in
   fit) ;;
   validate) ;;
   compile) ;;
-  print) ;;
+  print | --print) mode=print ;;
   *)
-    printf '%s: unknown mode %q; wanted fit, validate, compile or print\n' "$0" "$mode" >&2
+    printf '%s: unknown mode %q; wanted fit, validate, compile or --print\n' "$0" "$mode" >&2
     exit 2
     ;;
 esac

@@ -2,8 +2,9 @@
 # Starts run large-20tpp of family small family, every seed in turn.
 # Rendered by collapse-planner VERSION for modelzoo+cs3 from plan PLAN-DIGEST.
 #
-#   ./launch.sh [fit|validate|compile|print] [argument of cszoo...]
+#   ./launch.sh [fit|validate|compile|--print] [argument of cszoo...]
 #
+# --print, or print, only prints the commands.
 # Safe to run again: a seed that is done is skipped, one that was interrupted goes on from its last
 # checkpoint. PLANNER_RUNS_DIR replaces the folder that runs write below, PLANNER_PROGRAM the
 # command cszoo (words separated by blanks).
@@ -32,9 +33,9 @@ case $mode in
   fit) ;;
   validate) ;;
   compile) ;;
-  print) ;;
+  print | --print) mode=print ;;
   *)
-    printf '%s: unknown mode %q; wanted fit, validate, compile or print\n' "$0" "$mode" >&2
+    printf '%s: unknown mode %q; wanted fit, validate, compile or --print\n' "$0" "$mode" >&2
     exit 2
     ;;
 esac
