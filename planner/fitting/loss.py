@@ -85,9 +85,9 @@ def fit_loss(
 
     By Huber on log residuals (`planner.kernel.loss_law`). Runs that diverged or left their band far
     are left aside. Where runs of one size and budget differ in their settings, those of the best
-    setting count. Intervals are percentiles over resampled
-    runs; the range in which E, alpha and beta fit about equally well is that of the profile of the
-    objective (Ronchetti's robust likelihood ratio test, with Student's quantile for the few runs).
+    setting count. Intervals are percentiles over resampled runs; the range in which E, alpha and
+    beta fit about equally well is that of the profile of the objective (Ronchetti's robust
+    likelihood ratio test, with Student's quantile for the few runs).
 
     Args:
         archive: The archive.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 from planner.archive import Archive, ingest, list_runs, read_mapping
 from planner.curves import RunFacts
 from planner.fitting import Fit, FitError, fit_loss
-from planner.fitting.inputs import FinalLoss
+from planner.fitting.inputs import FinalLoss, select_final_losses
 from planner.fitting.loss import fit_final_losses
 from planner.laws import predict_loss
 
-from .runs import TRUE_LOSS, ended, family, law_loss, made_archive
+from .runs import TRUE_LOSS, Made, ended, family, law_loss, made_archive
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -131,6 +132,32 @@ def test_sick_and_unfinished_runs_are_left_aside(tmp_path: Path) -> None:
     assert "diverged" in notes
     assert "1 run left aside: unfinished" in notes
     assert "unknown params, tokens (say it in a mapping file)" in notes
+
+
+def test_what_deviates_is_left_aside_and_named(tmp_path: Path) -> None:
+    """A fault from 60 % on: it came down and ended finite, but no law should rest on its end."""
+    t = np.arange(1, 301) / 300
+    rng = np.random.default_rng(3)
+    runs = []
+    for n, tpp, seed in product((2e7, 5e7, 1e8, 2e8), (5, 20, 80), (0, 1)):
+        loss = law_loss(n, n * tpp) * (t + 0.01) ** -0.15 * 1.01**0.15
+        loss *= np.exp(0.001 * rng.standard_normal(t.size))
+        facts = {"params": int(n), "tokens": int(n * tpp), "tau": 0.2, "total_steps": 300, "lr": 1}
+        name = f"{n / 1e6:g}M-{tpp}tpp-s{seed}"
+        runs.append(Made(name, np.arange(1, 301), loss, facts, lr=1.0 - t + 1 / 300))
+    sick = runs[-3]
+    assert sick.name == "200M-20tpp-s1"
+    sick.loss = sick.loss * (1.0 + 0.15 * np.clip(t - 0.6, 0.0, None))
+    archive = made_archive(tmp_path, runs)
+    fit = fit_loss(archive)
+    assert fit.runs == len(runs) - 1
+    assert sick.name not in {residual.name for residual in fit.residuals}
+    (note,) = [note for note in fit.notes if "deviates" in note]
+    assert note.startswith(f"{sick.name} left aside, it deviates: ")
+    without = fit_loss(archive, where=[f"name!={sick.name}"])
+    assert fit.law.constants == without.law.constants
+    # a sweep keeps it: most of its settings are meant to end worse
+    assert sick.name in {run.facts.name for run in select_final_losses(archive)[1]}
 
 
 def test_too_few_runs_are_refused(tmp_path: Path) -> None:

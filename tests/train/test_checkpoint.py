@@ -13,7 +13,7 @@ import pytest
 from planner.errors import OutputError, PlannerError
 from planner.train.log import Log
 
-from .families import family, job
+from .families import family, job, read_log
 
 torch = pytest.importorskip("torch", minversion="2.6")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -138,6 +138,22 @@ def test_a_log_of_another_run_is_not_added_to(data: Path, tmp_path: Path, change
         train(job(other, data=str(data), stop_after=2, **settings), tmp_path)
     assert (tmp_path / "log.jsonl").read_bytes() == before
     train(job(family(), data=str(data), stop_after=2), tmp_path)
+
+
+def test_another_weight_of_the_experts_balance_is_another_objective(
+    data: Path, tmp_path: Path
+) -> None:
+    plan = family(architecture={"experts": {"count": 2, "top_k": 1}})
+    settings = {"data": str(data), "stop_after": 2}
+    done = train(job(plan, **settings, balance_loss=0.01), tmp_path)
+    run = plan.runs[0]
+    (head,), _ = read_log(tmp_path)
+    # 36,004 tokens are trained on, in windows of 16
+    assert done.epochs == pytest.approx(run.steps * run.batch.sequences / (36_004 // 16))
+    assert head["epochs"] == round(done.epochs, 4)
+    with pytest.raises(PlannerError, match=r"its balance_loss is 0\.01, not 5\.0"):
+        train(job(plan, **settings, balance_loss=5.0), tmp_path)
+    assert len(read_log(tmp_path)[1]) == 2
 
 
 def test_a_log_on_a_full_disk_is_named(tmp_path: Path) -> None:

@@ -231,6 +231,26 @@ def test_balance_is_one_where_all_experts_are_used_alike() -> None:
     assert float(uneven) > 1.01
 
 
+def test_balance_is_that_of_each_sequence() -> None:
+    """The mean over parts of a batch, so that a step does not depend on how it is divided."""
+    run = run_of("experts")
+    model, tokens = model_of(run), tokens_for(run, 4)
+    with torch.no_grad():
+        one, three, whole = (float(model.hidden(x)[1]) for x in (tokens[:1], tokens[1:], tokens))
+    assert whole == pytest.approx((one + 3 * three) / 4, rel=1e-9)
+
+
+def test_router_scores_are_float32_under_autocast() -> None:
+    run = run_of("experts")
+    model, seen = Transformer(run, 0), []
+    for block in model.blocks:
+        block.ffn.router.register_forward_hook(lambda _, ins, out: seen.append((ins[0], out)))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        model.hidden(tokens_for(run))
+    assert seen
+    assert all(x.dtype == y.dtype == torch.float32 for x, y in seen)
+
+
 @pytest.mark.parametrize("heads", [1, 2, 3, 8, 12, 20])
 def test_alibi_slopes(heads: int) -> None:
     slopes = alibi_slopes(heads)

@@ -23,6 +23,7 @@ from planner.train.coordinates import coordinate_check, rescaled  # noqa: E402
 from planner.train.model import Transformer  # noqa: E402
 from planner.train.optimizer import make_optimizer, set_rate, table_values  # noqa: E402
 from planner.train.schedule import rate_factor  # noqa: E402
+from planner.train.transfer import transfer_check  # noqa: E402
 
 SIZES = [
     {"name": f"{width}x{depth}", "d_model": width, "n_layers": depth, "head_dim": 16}
@@ -182,10 +183,9 @@ def test_a_run_with_other_values_than_its_parametrization_is_refused(name: str) 
         replace(row, **{name: 2 * getattr(row, name)}) if row.tensor_class == "ffn_out" else row
         for row in run.tensors
     )
-    with pytest.raises(TrainError, match=rf"192x6-1tpp: {name} of ffn_out is .* says"):
-        coordinate_check(
-            replace(run, tensors=rows), plan.parametrization, width=32, depth=1, factors=(1,)
-        )
+    for check in (coordinate_check, transfer_check):
+        with pytest.raises(TrainError, match=rf"192x6-1tpp: {name} of ffn_out is .* says"):
+            check(replace(run, tensors=rows), plan.parametrization, width=32, depth=1)
 
 
 def test_activations_keep_their_scale_under_completep() -> None:

@@ -16,10 +16,9 @@ if TYPE_CHECKING:
     from planner.archive.record import Mask, Values
 
 # 1,234 and 12,345,678.5; a group never starts with a zero, so 0,012 is none
-_GROUPS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+(\.\d+)?")
-_ONE_COMMA = re.compile(r"[+-]?(\d+,\d*|,\d+)([eE][+-]?\d+)?")
-_WITH_COMMA = r"^\s*[+-]?[0-9]*,[0-9]*([eE][+-]?[0-9]+)?\s*$"
-_WITH_GROUPS = r"^\s*[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+)?\s*$"
+_THOUSANDS = r"[+-]?[1-9][0-9]{0,2}(,[0-9]{3})+(\.[0-9]+)?"
+_DECIMAL = r"[+-]?([0-9]+,[0-9]*|,[0-9]+)([eE][+-]?[0-9]+)?"
+_GROUPS, _ONE_COMMA = re.compile(_THOUSANDS), re.compile(_DECIMAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +49,8 @@ def has_decimal_commas(table: pa.Table) -> bool:
     for column in table.columns:
         if not pa.types.is_string(column.type):
             continue
-        single = pc.match_substring_regex(column, _WITH_COMMA)
-        groups = pc.match_substring_regex(column, _WITH_GROUPS)
+        single = pc.match_substring_regex(column, rf"^\s*{_DECIMAL}\s*$")
+        groups = pc.match_substring_regex(column, rf"^\s*{_THOUSANDS}\s*$")
         if pc.any(pc.and_(single, pc.invert(groups))).as_py():
             return True
     return False
@@ -82,6 +81,9 @@ def numbers(
 
     What is not read is told where the column is one of numbers, or would be one if its commas were
     decimal ones; a column of text is no mistake.
+
+    Returns:
+        Values and whether each is one, both of shape ``(rows,)``, or None; and what is no number.
     """
     values = np.full(len(column), np.nan)
     present = np.zeros(len(column), np.bool_)

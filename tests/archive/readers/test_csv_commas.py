@@ -27,6 +27,7 @@ def losses(tmp_path: Path, text: str) -> tuple[list[float | None], list[str]]:
         # one clear cell anywhere tells how the whole file is written
         ("step;loss;lr\n10;1,234;0,01\n20;2,345;0,01\n", [1.234, 2.345]),
         ("step;loss\n10;1,234\n20;2,345.5\n", [1234, 2345.5]),
+        ("step;loss;note\n10;1,234;,\n20;2,345;x\n", [1234, 2345]),
         ('step,loss\n10,"1,234.5"\n20,"12,345,678"\n', [1234.5, 12345678]),
     ],
 )
